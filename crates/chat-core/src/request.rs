@@ -1,0 +1,136 @@
+//! What is remembered of a request, so that it is carried out once.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AccountId, Command, MessageId, Outcome, Provenance, Timestamp};
+
+/// Within what a key is unique.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Scope {
+    /// The whole service: for requests that are not bound to an account that exists before and after.
+    Service,
+    /// One account.
+    Account(AccountId),
+}
+
+impl Scope {
+    /// As a number, for stores: 0 for the service, else the account's id, which is at least 1. Keeps the order.
+    pub fn as_u64(self) -> u64 {
+        match self {
+            Scope::Service => 0,
+            Scope::Account(account) => account.0,
+        }
+    }
+
+    /// The scope with that number.
+    pub fn from_u64(number: u64) -> Self {
+        match number {
+            0 => Scope::Service,
+            account => Scope::Account(AccountId(account)),
+        }
+    }
+}
+
+/// Tells one body from another: the first 16 bytes of a BLAKE3 hash. Only the owner of a key can gain from a
+/// collision, and then only to be given their own first outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BodyHash(pub [u8; 16]);
+
+impl BodyHash {
+    /// Of what the client asked for, without what the primary adds; `None` for commands without a key.
+    pub fn of(command: &Command) -> Option<Self> {
+        let mut body = Body::default();
+        match command {
+            // Not the password: its salted hash is another one each time.
+            Command::Register { name, display_name, .. } => {
+                body.field(&[1]).field(name.as_str().as_bytes()).field(display_name.as_str().as_bytes());
+            }
+            Command::OpenSession { account, token, .. } => {
+                body.field(&[2]).field(&account.0.to_le_bytes()).field(&token.0);
+            }
+            Command::Send { to, text, .. } => {
+                body.field(&[3]).field(to.as_str().as_bytes()).field(text.as_str().as_bytes());
+            }
+            Command::DeleteAccount { session, refuse_if_undelivered, .. } => {
+                body.field(&[4]).field(&session.0).field(&[u8::from(*refuse_if_undelivered)]);
+            }
+            Command::CloseSession { .. } | Command::Acknowledge { .. } => return None,
+        }
+        Some(body.finish())
+    }
+}
+
+#[derive(Default)]
+struct Body(blake3::Hasher);
+
+impl Body {
+    fn field(&mut self, bytes: &[u8]) -> &mut Self {
+        // With its length first, so that no two lists of fields look the same.
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+        self
+    }
+
+    fn finish(&self) -> BodyHash {
+        let mut first = [0; 16];
+        first.copy_from_slice(&self.0.finalize().as_bytes()[..16]);
+        BodyHash(first)
+    }
+}
+
+/// A request that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestRecord {
+    /// What was asked for.
+    pub body: BodyHash,
+    /// What came of it.
+    pub answer: Answer,
+}
+
+/// What is needed to give the first outcome again. Kept on disk by [`crate::codec`]; variants are only appended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// An account was made.
+    Registered {
+        /// Which.
+        account: AccountId,
+    },
+    /// A session was opened.
+    SessionOpened {
+        /// Whose.
+        account: AccountId,
+        /// Until when.
+        expires_at: Timestamp,
+    },
+    /// A message was sent. Complete, because the message can be discarded later.
+    Sent {
+        /// Its id.
+        id: MessageId,
+        /// Its place in the recipient's mailbox.
+        seq: u64,
+        /// When.
+        at: Timestamp,
+        /// The log entry that carried it.
+        provenance: Provenance,
+    },
+    /// An account was deleted.
+    Deleted {
+        /// How many messages were discarded with it.
+        discarded: u64,
+    },
+}
+
+impl Answer {
+    /// What to remember of an outcome; `None` for those of commands without a key.
+    pub fn of(outcome: &Outcome) -> Option<Self> {
+        match *outcome {
+            Outcome::Registered { ref account, .. } => Some(Answer::Registered { account: account.id }),
+            Outcome::SessionOpened { ref account, expires_at, .. } => {
+                Some(Answer::SessionOpened { account: account.id, expires_at })
+            }
+            Outcome::Sent { id, seq, at, provenance, .. } => Some(Answer::Sent { id, seq, at, provenance }),
+            Outcome::Deleted { discarded, .. } => Some(Answer::Deleted { discarded }),
+            Outcome::SessionClosed | Outcome::Marked(_) => None,
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The writer: one batch, one transaction, one sync.
+
+use super::directory::{DataDirectory, Identity};
+use super::log_table;
+use super::mark::{Mark, MarkFile};
+use super::migrations::{self, MigrationError};
+use super::recovery;
+use super::state::{STATEMENTS, SqliteState};
+use crate::node::Disk;
+use crate::protocol::*;
+use chat_core::{Applied, Provenance};
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// The disk failed, or holds what it should not. The process must end; nothing is retried (rule 15).
+#[derive(Debug, Error)]
+pub enum DiskError {
+    /// SQLite's own error.
+    #[error("the database failed: {0}")]
+    Database(#[from] rusqlite::Error),
+    /// A file beside the database.
+    #[error("a file in the data directory failed: {0}")]
+    File(#[source] std::io::Error),
+    /// The schema.
+    #[error(transparent)]
+    Migration(#[from] MigrationError),
+    /// The database says that it is another replica's.
+    #[error("{path} belongs to replica {found}, not to replica {wanted}")]
+    OtherReplica {
+        /// The database.
+        path: PathBuf,
+        /// Whose it is.
+        found: ReplicaId,
+        /// Who wanted it.
+        wanted: ReplicaId,
+    },
+    /// A committed batch of commands that this software cannot read.
+    #[error("log entry {index} cannot be read: {source}")]
+    Unreadable {
+        /// The entry.
+        index: u64,
+        /// Why.
+        source: chat_core::codec::DecodeError,
+    },
+}
+
+/// How far the write-ahead log grows before it is moved into the database: 16 MiB in pages.
+const CHECKPOINT_PAGES: u32 = 4096;
+/// Page cache of the writer, in KiB.
+const CACHE_KIB: i32 = 32 * 1024;
+
+/// The SQLite file of one replica, as its only writer.
+#[derive(Debug)]
+pub struct SqliteDisk {
+    connection: Connection,
+    directory: Arc<DataDirectory>,
+    mark_file: MarkFile,
+    /// The log's end as it will be after the open transaction; what the mark says after the next sync.
+    end: Mark,
+    identity: Identity,
+    identity_changed: bool,
+    applied: u64,
+    committed: u64,
+    in_transaction: bool,
+    /// A read that failed: the turn ends with it.
+    failed: RefCell<Option<rusqlite::Error>>,
+}
+
+impl SqliteDisk {
+    /// Opens the file, verifies it, and begins a new process run on it, durably.
+    ///
+    /// # Errors
+    /// If it cannot be opened, is another replica's, or was written by newer software. A log that is corrupt is no
+    /// error: it comes back as `impaired_until` (rule 15).
+    pub fn open(directory: Arc<DataDirectory>, id: ReplicaId) -> Result<(SqliteDisk, Member, Recovered), DiskError> {
+        let mut connection = Connection::open(directory.database())?;
+        // The end of a process must not look different from its crash: what is in the log's file stays there.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS + 16);
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        connection.pragma_update(None, "foreign_keys", false)?;
+        migrations::migrate(&mut connection)?;
+        let mark_file = MarkFile::open(&directory.mark()).map_err(DiskError::File)?;
+        let mark = mark_file.read().map_err(DiskError::File)?;
+        let (member, recovered, applied) = recovery::start(&mut connection, &directory, id, mark)?;
+        let end = Mark { index: recovered.log.last, hash: recovered.log.last_hash };
+        let identity = Identity { replica: id, disk: member.disk, cluster: recovered.cluster };
+        let committed = recovered.log.committed;
+        let disk = SqliteDisk {
+            connection,
+            directory,
+            mark_file,
+            end,
+            identity,
+            identity_changed: false,
+            applied,
+            committed,
+            in_transaction: false,
+            failed: RefCell::new(None),
+        };
+        Ok((disk, member, recovered))
+    }
+
+    /// Makes this another disk, durably: it was rolled back or cloned, and must not vote as what it was (rule 12).
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn become_another(&mut self) -> Result<(), DiskError> {
+        let disk = DiskId(recovery::random());
+        self.connection.execute("UPDATE replica SET disk = ?", [disk.0])?;
+        self.connection.execute("DELETE FROM deaths", [])?;
+        self.identity.disk = disk;
+        self.directory.identify(&self.identity).map_err(DiskError::File)
+    }
+
+    /// The state, for looking at it between turns.
+    pub fn state(&self) -> SqliteState<'_> {
+        SqliteState::new(&self.connection)
+    }
+
+    fn begin(&mut self, sync: bool) -> Result<(), DiskError> {
+        if !self.in_transaction {
+            // Only what is to be durable waits for a sync; applied state can be made again from the log.
+            let level = if sync { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            self.connection.execute_batch(level)?;
+            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+            self.in_transaction = true;
+        }
+        Ok(())
+    }
+
+    /// Follows the log's end; before a cut back the mark is lowered, so that it never promises too much.
+    fn note_end(&mut self, what: &Persist) -> Result<(), DiskError> {
+        match what {
+            Persist::Append(entry) => self.end = Mark { index: entry.index, hash: entry.hash },
+            Persist::CutBack(from) => {
+                let hash = self.read(from - 1, 0).first().map(|entry| entry.hash).unwrap_or_default();
+                self.end = Mark { index: from - 1, hash };
+                self.mark_file.write(self.end).map_err(DiskError::File)?;
+            }
+            Persist::Cluster(cluster) => {
+                self.identity.cluster = Some(*cluster);
+                self.identity_changed = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl LogRead for SqliteDisk {
+    fn read(&self, from: u64, max_bytes: usize) -> Vec<Entry> {
+        let read = || -> rusqlite::Result<Vec<Entry>> {
+            let mut statement = self.connection.prepare_cached(log_table::SELECT_FROM)?;
+            let mut rows = statement.query([from as i64])?;
+            let (mut entries, mut bytes) = (Vec::new(), 0);
+            while let Some(row) = rows.next()? {
+                let entry = log_table::entry(row)?;
+                bytes += entry.size();
+                if !entries.is_empty() && bytes > max_bytes {
+                    break;
+                }
+                entries.push(entry);
+            }
+            Ok(entries)
+        };
+        read().unwrap_or_else(|error| {
+            self.failed.replace(Some(error));
+            Vec::new()
+        })
+    }
+}
+
+impl Disk for SqliteDisk {
+    type Error = DiskError;
+
+    fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    fn begin(&mut self, sync: bool) -> Result<(), DiskError> {
+        SqliteDisk::begin(self, sync)
+    }
+
+    fn apply(&mut self, entry: &Entry) -> Result<Vec<Applied>, DiskError> {
+        let mut results = Vec::new();
+        if let Body::Commands(batch) = &entry.body {
+            let unreadable = |source| DiskError::Unreadable { index: entry.index, source };
+            let commands = chat_core::codec::decode(batch).map_err(unreadable)?;
+            let replica = entry.epoch.replica.0;
+            let provenance = Provenance { index: entry.index, round: entry.epoch.round, replica };
+            let mut state = SqliteState::new(&self.connection);
+            for command in &commands {
+                results.push(chat_core::apply(&mut state, provenance, command)?);
+            }
+        }
+        self.applied = entry.index;
+        Ok(results)
+    }
+
+    fn persist(&mut self, what: &Persist) -> Result<(), DiskError> {
+        self.note_end(what)?;
+        log_table::persist(&self.connection, what)?;
+        Ok(())
+    }
+
+    fn set_committed(&mut self, committed: u64) {
+        self.committed = self.committed.max(committed);
+    }
+
+    fn commit(&mut self) -> Result<(), DiskError> {
+        if let Some(error) = self.failed.take() {
+            return Err(DiskError::Database(error));
+        }
+        if !self.in_transaction {
+            return Ok(());
+        }
+        log_table::set_progress(&self.connection, self.committed, self.applied)?;
+        self.connection.execute_batch("COMMIT")?;
+        self.in_transaction = false;
+        self.mark_file.write(self.end).map_err(DiskError::File)?;
+        if std::mem::take(&mut self.identity_changed) {
+            self.directory.identify(&self.identity).map_err(DiskError::File)?;
+        }
+        Ok(())
+    }
+}

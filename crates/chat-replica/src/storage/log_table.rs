@@ -1,0 +1,189 @@
+//! Rows of the log and of the protocol's durable facts.
+
+use crate::protocol::*;
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension as _, Result, Row, params};
+
+/// Version 2 of the tables: the log and what PROTOCOL wants durable, in one file with the state that they describe.
+pub(crate) const LOG_SCHEMA: &str = "
+CREATE TABLE log (
+    idx INTEGER PRIMARY KEY,
+    round INTEGER NOT NULL,
+    replica INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    hash BLOB NOT NULL
+) STRICT;
+
+-- Entries that did not verify, kept for people: what was acknowledged is never thrown away.
+CREATE TABLE log_set_aside (
+    found_by INTEGER NOT NULL,
+    idx INTEGER NOT NULL,
+    round INTEGER NOT NULL,
+    replica INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    hash BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE replica (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    id INTEGER NOT NULL,
+    disk BLOB NOT NULL,
+    cluster BLOB,
+    starts INTEGER NOT NULL DEFAULT 0,
+    nonce INTEGER NOT NULL DEFAULT 0,
+    promised_round INTEGER NOT NULL DEFAULT 0,
+    promised_replica INTEGER NOT NULL DEFAULT 0,
+    committed INTEGER NOT NULL DEFAULT 0,
+    applied INTEGER NOT NULL DEFAULT 0,
+    impaired_until INTEGER
+) STRICT;
+
+-- The highest process run seen of each disk of the others (rule 12).
+CREATE TABLE known (
+    id INTEGER NOT NULL,
+    disk BLOB NOT NULL,
+    starts INTEGER NOT NULL,
+    nonce INTEGER NOT NULL,
+    PRIMARY KEY (id, disk)
+) STRICT, WITHOUT ROWID;
+
+-- What the log held when earlier process runs on this disk ended (rule 8).
+CREATE TABLE deaths (
+    starts INTEGER PRIMARY KEY,
+    nonce INTEGER NOT NULL,
+    views BLOB NOT NULL
+) STRICT;
+";
+
+/// The one row of `replica`.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub id: ReplicaId,
+    pub disk: DiskId,
+    pub cluster: Option<ClusterId>,
+    pub incarnation: Incarnation,
+    pub promised: Epoch,
+    pub committed: u64,
+    pub applied: u64,
+    pub impaired_until: Option<u64>,
+}
+
+fn blob<const N: usize>(row: &Row<'_>, column: usize) -> Result<[u8; N]> {
+    row.get(column)
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> Result<u64> {
+    // SQLite's integers are signed; random bits are stored by their pattern.
+    row.get::<_, i64>(column).map(|value| value as u64)
+}
+
+pub(crate) fn facts(connection: &Connection) -> Result<Option<Facts>> {
+    let sql = "SELECT id, disk, cluster, starts, nonce, promised_round, promised_replica, committed, applied, \
+               impaired_until FROM replica";
+    connection
+        .query_row(sql, [], |row| {
+            Ok(Facts {
+                id: ReplicaId(row.get(0)?),
+                disk: DiskId(blob(row, 1)?),
+                cluster: row.get::<_, Option<[u8; 16]>>(2)?.map(ClusterId),
+                incarnation: Incarnation { count: unsigned(row, 3)?, nonce: unsigned(row, 4)? },
+                promised: Epoch { round: unsigned(row, 5)?, replica: ReplicaId(row.get(6)?) },
+                committed: unsigned(row, 7)?,
+                applied: unsigned(row, 8)?,
+                impaired_until: row.get::<_, Option<i64>>(9)?.map(|index| index as u64),
+            })
+        })
+        .optional()
+}
+
+pub(crate) fn insert_replica(connection: &Connection, id: ReplicaId, disk: DiskId) -> Result<()> {
+    connection.execute("INSERT INTO replica (only, id, disk) VALUES (1, ?, ?)", params![id.0, disk.0])?;
+    Ok(())
+}
+
+pub(crate) fn entry(row: &Row<'_>) -> Result<Entry> {
+    let epoch = Epoch { round: unsigned(row, 1)?, replica: ReplicaId(row.get(2)?) };
+    let bytes: Vec<u8> = row.get(4)?;
+    let body = Body::decode(row.get(3)?, Bytes::from(bytes)).ok_or(rusqlite::Error::InvalidQuery)?;
+    Ok(Entry { index: unsigned(row, 0)?, epoch, body, hash: ChainHash(blob(row, 5)?) })
+}
+
+pub(crate) const SELECT_FROM: &str =
+    "SELECT idx, round, replica, kind, body, hash FROM log WHERE idx >= ? ORDER BY idx";
+
+/// Carries out what the protocol wants durable, within the open transaction.
+pub(crate) fn persist(connection: &Connection, what: &Persist) -> Result<()> {
+    match what {
+        Persist::Append(entry) => {
+            let sql = "INSERT INTO log (idx, round, replica, kind, body, hash) VALUES (?, ?, ?, ?, ?, ?)";
+            let (kind, body) = entry.body.encode();
+            let (index, round, replica) = (entry.index as i64, entry.epoch.round as i64, entry.epoch.replica.0);
+            connection.prepare_cached(sql)?.execute(params![index, round, replica, kind, &body[..], entry.hash.0])?;
+        }
+        Persist::CutBack(from) => {
+            connection.prepare_cached("DELETE FROM log WHERE idx >= ?")?.execute([*from as i64])?;
+        }
+        Persist::Promise(epoch) => {
+            let sql = "UPDATE replica SET promised_round = ?, promised_replica = ?";
+            connection.prepare_cached(sql)?.execute(params![epoch.round as i64, epoch.replica.0])?;
+        }
+        Persist::Cluster(cluster) => {
+            connection.prepare_cached("UPDATE replica SET cluster = ?")?.execute([cluster.0])?;
+        }
+        Persist::Known(member) => {
+            let sql = "INSERT OR REPLACE INTO known (id, disk, starts, nonce) VALUES (?, ?, ?, ?)";
+            let run = member.incarnation;
+            connection.prepare_cached(sql)?.execute(params![
+                member.id.0,
+                member.disk.0,
+                run.count as i64,
+                run.nonce as i64
+            ])?;
+        }
+        Persist::Repaired => {
+            connection.prepare_cached("UPDATE replica SET impaired_until = NULL")?.execute([])?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn set_progress(connection: &Connection, committed: u64, applied: u64) -> Result<()> {
+    let sql = "UPDATE replica SET committed = ?, applied = ?";
+    connection.prepare_cached(sql)?.execute([committed as i64, applied as i64])?;
+    Ok(())
+}
+
+pub(crate) fn known(connection: &Connection) -> Result<Vec<Member>> {
+    let mut statement = connection.prepare("SELECT id, disk, starts, nonce FROM known")?;
+    let rows = statement.query_map([], |row| {
+        let incarnation = Incarnation { count: unsigned(row, 2)?, nonce: unsigned(row, 3)? };
+        Ok(Member { id: ReplicaId(row.get(0)?), disk: DiskId(blob(row, 1)?), incarnation })
+    })?;
+    rows.collect()
+}
+
+/// How many earlier process runs are remembered: a view that names an older one than that has no use for its word.
+const DEATHS: i64 = 32;
+
+pub(crate) fn record_death(connection: &Connection, death: &Death) -> Result<()> {
+    let views = postcard::to_stdvec(&death.views).map_err(|_| rusqlite::Error::InvalidQuery)?;
+    let run = death.incarnation;
+    let sql = "INSERT INTO deaths (starts, nonce, views) VALUES (?, ?, ?)";
+    connection.execute(sql, params![run.count as i64, run.nonce as i64, views])?;
+    connection.execute("DELETE FROM deaths WHERE starts <= ?", [run.count as i64 - DEATHS])?;
+    Ok(())
+}
+
+pub(crate) fn deaths(connection: &Connection) -> Result<Vec<Death>> {
+    let mut statement = connection.prepare("SELECT starts, nonce, views FROM deaths ORDER BY starts")?;
+    let rows = statement.query_map([], |row| {
+        let views: Vec<u8> = row.get(2)?;
+        Ok(Death {
+            incarnation: Incarnation { count: unsigned(row, 0)?, nonce: unsigned(row, 1)? },
+            views: postcard::from_bytes(&views).map_err(|_| rusqlite::Error::InvalidQuery)?,
+        })
+    })?;
+    rows.collect()
+}

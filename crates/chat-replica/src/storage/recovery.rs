@@ -1,0 +1,135 @@
+//! What is found when a process starts on a disk, and whether it is whole (rules 9, 12, 15).
+
+use super::directory::{DataDirectory, Identity};
+use super::disk::DiskError;
+use super::log_table::{self, Facts};
+use super::mark::Mark;
+use crate::protocol::*;
+use rusqlite::{Connection, params};
+
+/// The log as it was read and verified.
+#[derive(Default)]
+struct Verified {
+    log: RecoveredLog,
+    /// The first entry that does not verify, and the last that was there.
+    broken: Option<(u64, u64)>,
+    /// The chain at the place that the mark names.
+    at_mark: Option<ChainHash>,
+}
+
+/// Reads the disk, begins a new process run on it, and makes that durable: nothing may be said before (rule 8).
+pub(crate) fn start(
+    connection: &mut Connection,
+    directory: &DataDirectory,
+    id: ReplicaId,
+    mark: Option<Mark>,
+) -> Result<(Member, Recovered, u64), DiskError> {
+    let facts = facts_or_new(connection, directory, id)?;
+    let found = verify(connection, facts.committed, mark)?;
+    let whole = facts.impaired_until.is_none();
+    let impaired_until = impairment(&facts, &found, mark);
+    let incarnation = Incarnation { count: facts.incarnation.count + 1, nonce: u64::from_le_bytes(random()) >> 1 };
+    let transaction = connection.transaction().map_err(DiskError::Database)?;
+    begin_run(&transaction, &facts, &found, incarnation, impaired_until, whole && impaired_until.is_none())?;
+    transaction.commit()?;
+    let known = log_table::known(connection)?;
+    let deaths = log_table::deaths(connection)?;
+    let identity = Identity { replica: facts.id, disk: facts.disk, cluster: facts.cluster };
+    directory.identify(&identity).map_err(DiskError::File)?;
+    let member = Member { id, disk: facts.disk, incarnation };
+    let recovered = Recovered {
+        cluster: facts.cluster,
+        promised: facts.promised,
+        log: found.log,
+        deaths,
+        known,
+        impaired_until,
+    };
+    Ok((member, recovered, facts.applied))
+}
+
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes
+}
+
+fn facts_or_new(connection: &Connection, directory: &DataDirectory, id: ReplicaId) -> Result<Facts, DiskError> {
+    if let Some(facts) = log_table::facts(connection)? {
+        return if facts.id == id {
+            Ok(facts)
+        } else {
+            Err(DiskError::OtherReplica { path: directory.database(), found: facts.id, wanted: id })
+        };
+    }
+    log_table::insert_replica(connection, id, DiskId(random()))?;
+    log_table::facts(connection)?.ok_or(DiskError::Database(rusqlite::Error::QueryReturnedNoRows))
+}
+
+/// Reads the whole log and follows its chain.
+fn verify(connection: &Connection, committed: u64, mark: Option<Mark>) -> Result<Verified, DiskError> {
+    let mut found = Verified::default();
+    if mark.is_some_and(|mark| mark.index == 0) {
+        found.at_mark = Some(ChainHash::default());
+    }
+    let mut statement = connection.prepare(log_table::SELECT_FROM)?;
+    let mut rows = statement.query([1])?;
+    let log = &mut found.log;
+    while let Some(row) = rows.next()? {
+        let entry = log_table::entry(row).ok();
+        let sound = entry.filter(|entry| entry.index == log.last + 1 && entry.follows(log.last_hash));
+        let Some(entry) = sound else {
+            let last = connection.query_row("SELECT max(idx) FROM log", [], |row| row.get::<_, i64>(0))?;
+            found.broken = Some((log.last + 1, last as u64));
+            break;
+        };
+        if log.spans.last().is_none_or(|(_, epoch)| *epoch != entry.epoch) {
+            log.spans.push((entry.index, entry.epoch));
+        }
+        if let Some(view) = entry.body.view() {
+            log.views.push(ViewAt { index: entry.index, view: view.clone() });
+        }
+        log.last = entry.index;
+        log.last_hash = entry.hash;
+        if mark.is_some_and(|mark| mark.index == entry.index) {
+            found.at_mark = Some(entry.hash);
+        }
+    }
+    log.committed = committed.min(log.last);
+    let newest_committed = log.views.iter().rposition(|at| at.index <= log.committed).unwrap_or(0);
+    log.views.drain(..newest_committed);
+    Ok(found)
+}
+
+/// Rule 15: a log that is shorter than what was acknowledged, or whose chain breaks, is corrupt, not short.
+fn impairment(facts: &Facts, found: &Verified, mark: Option<Mark>) -> Option<u64> {
+    let broken = found.broken.map(|(_, last)| last);
+    let lost = mark.filter(|mark| found.at_mark != Some(mark.hash)).map(|mark| mark.index);
+    let behind = Some(facts.committed.max(facts.applied)).filter(|index| *index > found.log.last);
+    let new = broken.max(lost).max(behind);
+    new.max(facts.impaired_until)
+}
+
+fn begin_run(
+    connection: &Connection,
+    facts: &Facts,
+    found: &Verified,
+    incarnation: Incarnation,
+    impaired_until: Option<u64>,
+    whole: bool,
+) -> Result<(), DiskError> {
+    // What a damaged log held is not known: it is no word of a successor's.
+    if facts.incarnation.count > 0 && whole {
+        let death = Death { incarnation: facts.incarnation, views: found.log.views.clone() };
+        log_table::record_death(connection, &death)?;
+    }
+    if let Some((from, _)) = found.broken {
+        let sql = "INSERT INTO log_set_aside SELECT ?, idx, round, replica, kind, body, hash FROM log WHERE idx >= ?";
+        connection.execute(sql, params![incarnation.count as i64, from as i64])?;
+        connection.execute("DELETE FROM log WHERE idx >= ?", [from as i64])?;
+    }
+    let sql = "UPDATE replica SET starts = ?, nonce = ?, impaired_until = ?";
+    let until = impaired_until.map(|index| index as i64);
+    connection.execute(sql, params![incarnation.count as i64, incarnation.nonce as i64, until])?;
+    Ok(())
+}

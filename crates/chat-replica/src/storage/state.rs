@@ -1,0 +1,408 @@
+//! The state in SQLite: what `chat-core` reads and writes while it applies commands, step ⑦.
+//!
+//! Transactions are the caller's: the state changes together with the applied index that describes it. Statements
+//! are prepared once per connection; the connection's cache must hold [`STATEMENTS`] of them to keep them all.
+//!
+//! What grows with history is appended to: messages and their index rows by id, requests by a key that begins with
+//! the time. The names of both ends of a message, and whether its sender is gone, are looked up when it is read.
+
+use chat_core::codec;
+use chat_core::{
+    Account, AccountId, BodyHash, Counters, DisplayName, Marks, Message, MessageId, MessageText, Party, PasswordHash,
+    Pattern, Read, RequestKey, RequestRecord, Row, Scope, Session, Store, Timestamp, TokenHash, Username,
+};
+use rusqlite::types::Type;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Result};
+
+/// How many different statements there are here, rounded up: for
+/// [`Connection::set_prepared_statement_cache_capacity`].
+pub const STATEMENTS: usize = 32;
+
+/// Version 1 of the tables of the state.
+pub(crate) const STATE_SCHEMA: &str = "
+CREATE TABLE counters (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    accounts INTEGER NOT NULL,
+    messages INTEGER NOT NULL,
+    sessions INTEGER NOT NULL
+) STRICT;
+INSERT INTO counters VALUES (1, 0, 0, 0);
+
+-- A row without a password is the tombstone of a deleted account.
+CREATE TABLE accounts (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    display_name TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    password TEXT
+) STRICT;
+
+CREATE TABLE sessions (
+    token BLOB PRIMARY KEY,
+    account INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    opened_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX sessions_by_account ON sessions (account, number);
+CREATE INDEX sessions_by_expiry ON sessions (expires_at, number);
+
+-- Apart from the accounts, because it changes with every message.
+CREATE TABLE mailboxes (
+    account INTEGER PRIMARY KEY,
+    read INTEGER NOT NULL,
+    delivered INTEGER NOT NULL,
+    last INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY,
+    recipient INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    sender INTEGER NOT NULL,
+    sent_at INTEGER NOT NULL,
+    text TEXT NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX messages_by_mailbox ON messages (recipient, seq);
+-- Each entry ends with the id.
+CREATE INDEX messages_by_conversation ON messages (min(sender, recipient), max(sender, recipient));
+
+CREATE TABLE requests (
+    key BLOB NOT NULL,
+    scope INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    answer BLOB NOT NULL,
+    PRIMARY KEY (key, scope)
+) STRICT, WITHOUT ROWID;
+";
+
+// The queries whose work must not grow with history: each seeks in an index and sorts nothing.
+const LISTING: &str = "SELECT id, name, display_name, created_at, 0 FROM accounts
+    WHERE name >= ?1 AND password IS NOT NULL ORDER BY name";
+const SESSIONS_OF: &str = "SELECT token, account, number, opened_at, expires_at FROM sessions WHERE account = ?1
+    ORDER BY number";
+const EXPIRED: &str = "SELECT token, account, number, opened_at, expires_at FROM sessions WHERE expires_at <= ?1
+    ORDER BY expires_at, number LIMIT ?2";
+// CROSS JOIN keeps the order of the tables: the messages first, by their index.
+const MAILBOX: &str = "SELECT m.id, m.seq, m.sender, s.name, m.recipient, r.name, m.text, m.sent_at, s.password IS NULL
+    FROM messages m CROSS JOIN accounts s ON s.id = m.sender CROSS JOIN accounts r ON r.id = m.recipient
+    WHERE m.recipient = ?1 AND m.seq > ?2 ORDER BY m.seq LIMIT ?3";
+const CONVERSATION: &str =
+    "SELECT m.id, m.seq, m.sender, s.name, m.recipient, r.name, m.text, m.sent_at, s.password IS NULL
+    FROM messages m CROSS JOIN accounts s ON s.id = m.sender CROSS JOIN accounts r ON r.id = m.recipient
+    WHERE min(m.sender, m.recipient) = ?1 AND max(m.sender, m.recipient) = ?2 AND m.id < ?3
+    ORDER BY m.id DESC LIMIT ?4";
+
+/// The state on one connection, within the caller's transaction.
+#[derive(Debug)]
+pub struct SqliteState<'c> {
+    connection: &'c Connection,
+}
+
+impl<'c> SqliteState<'c> {
+    /// The state in the file of `connection`, which [`super::migrations::migrate`] has brought up to date.
+    pub fn new(connection: &'c Connection) -> Self {
+        SqliteState { connection }
+    }
+
+    fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>> {
+        self.connection.prepare_cached(sql)
+    }
+
+    fn one<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&rusqlite::Row<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        self.prepare(sql)?.query_row(params, read).optional()
+    }
+
+    fn all<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnMut(&rusqlite::Row<'_>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        self.prepare(sql)?.query_map(params, read)?.collect()
+    }
+
+    fn each(&self, sql: &str, mut visit: impl FnMut(&rusqlite::Row<'_>) -> Result<()>) -> Result<()> {
+        let mut statement = self.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            visit(row)?;
+        }
+        Ok(())
+    }
+
+    fn change(&self, sql: &str, params: impl Params) -> Result<()> {
+        self.prepare(sql)?.execute(params).map(drop)
+    }
+}
+
+impl Read for SqliteState<'_> {
+    type Error = rusqlite::Error;
+
+    fn account(&self, id: AccountId) -> Result<Option<Account>> {
+        let sql = "SELECT id, name, display_name, created_at, password IS NULL FROM accounts WHERE id = ?1";
+        self.one(sql, [int(id.0)], account)
+    }
+
+    fn account_by_name(&self, name: &Username) -> Result<Option<Account>> {
+        let sql = "SELECT id, name, display_name, created_at, password IS NULL FROM accounts WHERE name = ?1";
+        self.one(sql, [name.as_str()], account)
+    }
+
+    fn password(&self, id: AccountId) -> Result<Option<PasswordHash>> {
+        let sql = "SELECT password FROM accounts WHERE id = ?1 AND password IS NOT NULL";
+        self.one(sql, [int(id.0)], |row| checked(row, 0, |phc: &str| PasswordHash::new(phc)))
+    }
+
+    fn accounts(&self, pattern: &Pattern, after: Option<&Username>, limit: usize) -> Result<Vec<Account>> {
+        // Matched here and not by GLOB, whose brackets are not ours. One lower bound, so that the index seeks to it.
+        let mut statement = self.prepare(LISTING)?;
+        let mut rows = statement.query([pattern.prefix().max(after.map_or("", Username::as_str))])?;
+        let mut found = Vec::new();
+        while found.len() < limit
+            && let Some(row) = rows.next()?
+        {
+            let account = account(row)?;
+            if !account.name.as_str().starts_with(pattern.prefix()) {
+                break;
+            }
+            if pattern.matches(&account.name) && Some(&account.name) != after {
+                found.push(account);
+            }
+        }
+        Ok(found)
+    }
+
+    fn session(&self, token: &TokenHash) -> Result<Option<Session>> {
+        let sql = "SELECT token, account, number, opened_at, expires_at FROM sessions WHERE token = ?1";
+        self.one(sql, [&token.0], session)
+    }
+
+    fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>> {
+        self.all(SESSIONS_OF, [int(account.0)], session)
+    }
+
+    fn expired_sessions(&self, at: Timestamp, limit: usize) -> Result<Vec<Session>> {
+        self.all(EXPIRED, (at.0, page(limit)), session)
+    }
+
+    fn request(&self, key: &RequestKey, scope: Scope) -> Result<Option<RequestRecord>> {
+        let sql = "SELECT body, answer FROM requests WHERE key = ?1 AND scope = ?2";
+        self.one(sql, (&key.0, int(scope.as_u64())), |row| record(row, 0))
+    }
+
+    fn marks(&self, account: AccountId) -> Result<Marks> {
+        let sql = "SELECT read, delivered, last FROM mailboxes WHERE account = ?1";
+        Ok(self.one(sql, [int(account.0)], |row| marks(row, 0))?.unwrap_or_default())
+    }
+
+    fn messages_after(&self, account: AccountId, seq: u64, limit: usize) -> Result<Vec<Message>> {
+        self.all(MAILBOX, (int(account.0), int(seq), page(limit)), message)
+    }
+
+    fn conversation(
+        &self,
+        a: AccountId,
+        b: AccountId,
+        before: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<Message>> {
+        let before = before.map_or(i64::MAX, |id| int(id.0));
+        let params = (int(a.min(b).0), int(a.max(b).0), before, page(limit));
+        let mut newest = self.all(CONVERSATION, params, message)?;
+        newest.reverse();
+        Ok(newest)
+    }
+
+    fn counters(&self) -> Result<Counters> {
+        let sql = "SELECT accounts, messages, sessions FROM counters";
+        self.prepare(sql)?.query_row([], |row| {
+            Ok(Counters { accounts: number(row, 0)?, messages: number(row, 1)?, sessions: number(row, 2)? })
+        })
+    }
+
+    fn for_each_row(&self, visit: &mut dyn FnMut(Row<'_>)) -> Result<()> {
+        let accounts =
+            "SELECT id, name, display_name, created_at, password IS NULL, password FROM accounts ORDER BY id";
+        self.each(accounts, |row| {
+            let account = account(row)?;
+            let password = match account.deleted {
+                true => None,
+                false => Some(checked(row, 5, |phc: &str| PasswordHash::new(phc))?),
+            };
+            visit(Row::Account { account: &account, password: password.as_ref() });
+            Ok(())
+        })?;
+        self.each("SELECT token, account, number, opened_at, expires_at FROM sessions ORDER BY number", |row| {
+            visit(Row::Session(&session(row)?));
+            Ok(())
+        })?;
+        self.each("SELECT account, read, delivered, last FROM mailboxes ORDER BY account", |row| {
+            visit(Row::Mailbox { account: AccountId(number(row, 0)?), marks: marks(row, 1)? });
+            Ok(())
+        })?;
+        self.each("SELECT id, seq, sender, recipient, text, sent_at FROM messages ORDER BY id", |row| {
+            let text = checked(row, 4, |text: &str| MessageText::new(text))?;
+            let (id, seq) = (MessageId(number(row, 0)?), number(row, 1)?);
+            let (from, to) = (AccountId(number(row, 2)?), AccountId(number(row, 3)?));
+            visit(Row::Message { id, seq, from, to, text: &text, sent_at: Timestamp(row.get(5)?) });
+            Ok(())
+        })?;
+        self.each("SELECT key, scope, body, answer FROM requests ORDER BY key, scope", |row| {
+            let (key, scope) = (RequestKey(row.get(0)?), Scope::from_u64(number(row, 1)?));
+            visit(Row::Request { key: &key, scope, record: &record(row, 2)? });
+            Ok(())
+        })
+    }
+}
+
+impl Store for SqliteState<'_> {
+    fn set_counters(&mut self, counters: Counters) -> Result<()> {
+        let Counters { accounts, messages, sessions } = counters;
+        let sql = "UPDATE counters SET accounts = ?1, messages = ?2, sessions = ?3";
+        self.change(sql, (int(accounts), int(messages), int(sessions)))
+    }
+
+    fn insert_account(&mut self, account: &Account, password: &PasswordHash) -> Result<()> {
+        let Account { id, name, display_name, created_at, deleted: _ } = account;
+        let sql = "INSERT INTO accounts (id, name, display_name, created_at, password) VALUES (?1, ?2, ?3, ?4, ?5)";
+        self.change(sql, (int(id.0), name.as_str(), display_name.as_str(), created_at.0, password.as_phc()))?;
+        self.change("INSERT INTO mailboxes (account, read, delivered, last) VALUES (?1, 0, 0, 0)", [int(id.0)])
+    }
+
+    fn bury_account(&mut self, id: AccountId) -> Result<()> {
+        self.change("UPDATE accounts SET password = NULL WHERE id = ?1", [int(id.0)])
+    }
+
+    fn insert_session(&mut self, session: &Session) -> Result<()> {
+        let Session { token, account, number, opened_at, expires_at } = session;
+        let sql = "INSERT INTO sessions (token, account, number, opened_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)";
+        self.change(sql, (&token.0, int(account.0), int(*number), opened_at.0, expires_at.0))
+    }
+
+    fn remove_session(&mut self, token: &TokenHash) -> Result<()> {
+        self.change("DELETE FROM sessions WHERE token = ?1", [&token.0])
+    }
+
+    fn set_marks(&mut self, account: AccountId, marks: Marks) -> Result<()> {
+        let sql = "UPDATE mailboxes SET read = ?2, delivered = ?3, last = ?4 WHERE account = ?1";
+        self.change(sql, (int(account.0), int(marks.read), int(marks.delivered), int(marks.last)))
+    }
+
+    fn insert_message(&mut self, message: &Message) -> Result<()> {
+        let Message { id, seq, from, to, text, sent_at, sender_deleted: _ } = message;
+        let sql = "INSERT INTO messages (id, recipient, seq, sender, sent_at, text) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        self.change(sql, (int(id.0), int(to.id.0), int(*seq), int(from.id.0), sent_at.0, text.as_str()))
+    }
+
+    fn discard_after(&mut self, account: AccountId, seq: u64) -> Result<()> {
+        self.change("DELETE FROM messages WHERE recipient = ?1 AND seq > ?2", (int(account.0), int(seq)))
+    }
+
+    fn insert_request(&mut self, key: &RequestKey, scope: Scope, record: &RequestRecord) -> Result<()> {
+        let answer = codec::encode_answer(&record.answer);
+        let sql = "INSERT INTO requests (key, scope, body, answer) VALUES (?1, ?2, ?3, ?4)";
+        self.change(sql, (&key.0, int(scope.as_u64()), &record.body.0, answer))
+    }
+}
+
+/// SQLite's integers end where half of ours do. Nothing that is stored comes near; what a client asks for can, and
+/// then the largest stands for it: there is nothing beyond either.
+fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn page(limit: usize) -> i64 {
+    int(limit as u64)
+}
+
+fn number(row: &rusqlite::Row<'_>, column: usize) -> Result<u64> {
+    let stored: i64 = row.get(column)?;
+    u64::try_from(stored).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, stored))
+}
+
+/// A text that was valid when it was written; an error says that the file is not what was written.
+fn checked<T, E>(row: &rusqlite::Row<'_>, column: usize, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let text = row.get_ref(column)?.as_str().map_err(|error| corrupt(column, Type::Text, error))?;
+    parse(text).map_err(|error| corrupt(column, Type::Text, error))
+}
+
+fn corrupt(column: usize, kind: Type, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
+}
+
+fn account(row: &rusqlite::Row<'_>) -> Result<Account> {
+    Ok(Account {
+        id: AccountId(number(row, 0)?),
+        name: checked(row, 1, Username::parse)?,
+        display_name: checked(row, 2, DisplayName::parse)?,
+        created_at: Timestamp(row.get(3)?),
+        deleted: row.get(4)?,
+    })
+}
+
+fn session(row: &rusqlite::Row<'_>) -> Result<Session> {
+    Ok(Session {
+        token: TokenHash(row.get(0)?),
+        account: AccountId(number(row, 1)?),
+        number: number(row, 2)?,
+        opened_at: Timestamp(row.get(3)?),
+        expires_at: Timestamp(row.get(4)?),
+    })
+}
+
+fn marks(row: &rusqlite::Row<'_>, first: usize) -> Result<Marks> {
+    Ok(Marks { read: number(row, first)?, delivered: number(row, first + 1)?, last: number(row, first + 2)? })
+}
+
+fn message(row: &rusqlite::Row<'_>) -> Result<Message> {
+    Ok(Message {
+        id: MessageId(number(row, 0)?),
+        seq: number(row, 1)?,
+        from: Party { id: AccountId(number(row, 2)?), name: checked(row, 3, Username::parse)? },
+        to: Party { id: AccountId(number(row, 4)?), name: checked(row, 5, Username::parse)? },
+        text: checked(row, 6, |text: &str| MessageText::new(text))?,
+        sent_at: Timestamp(row.get(7)?),
+        sender_deleted: row.get(8)?,
+    })
+}
+
+fn record(row: &rusqlite::Row<'_>, first: usize) -> Result<RequestRecord> {
+    let bytes = row.get_ref(first + 1)?.as_blob().map_err(|error| corrupt(first + 1, Type::Blob, error))?;
+    let answer = codec::decode_answer(bytes).map_err(|error| corrupt(first + 1, Type::Blob, error))?;
+    Ok(RequestRecord { body: BodyHash(row.get(first)?), answer })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_read_by_index() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        crate::storage::migrations::migrate(&mut connection).unwrap();
+        for (query, index) in [
+            (LISTING, "INDEX sqlite_autoindex_accounts_1 (name>?)"),
+            (SESSIONS_OF, "INDEX sessions_by_account (account=?)"),
+            (EXPIRED, "INDEX sessions_by_expiry (expires_at<?)"),
+            (MAILBOX, "INDEX messages_by_mailbox (recipient=? AND seq>?)"),
+            (CONVERSATION, "INDEX messages_by_conversation (<expr>=? AND <expr>=? AND rowid<?)"),
+        ] {
+            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {query}")).unwrap();
+            let parameters = vec![1; statement.parameter_count()];
+            let steps = statement.query_map(rusqlite::params_from_iter(parameters), |row| row.get::<_, String>(3));
+            let plan: Vec<_> = steps.unwrap().map(Result::unwrap).collect();
+            assert!(plan[0].contains(index), "{query}: {plan:?}");
+            let seeks = plan.iter().all(|step| step.starts_with("SEARCH"));
+            assert!(seeks, "neither a scan of everything nor a sort: {query}: {plan:?}");
+        }
+    }
+}
