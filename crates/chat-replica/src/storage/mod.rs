@@ -23,3 +23,4 @@ pub mod state;
 pub use directory::{DataDirectory, DirectoryError};
 pub use disk::{DiskError, SqliteDisk};
 pub use readers::Readers;
+pub(crate) use recovery::random;

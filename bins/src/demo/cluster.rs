@@ -1,0 +1,239 @@
+//! A cluster of real replicas, each a process of its own.
+
+use super::address;
+use super::broken::Broken;
+use super::orders::list;
+use super::replica::{Fault, Plan, Replica, Said};
+use chat_client::{Client, ReplicaStatus, Role};
+use chat_proto::v1::{TransferRequest, admin_service_client::AdminServiceClient};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// How long anything that must come about may take before it counts as not happening.
+const WAIT: Duration = Duration::from_secs(20);
+/// Between two looks at what the replicas say of themselves.
+const LOOK: Duration = Duration::from_millis(10);
+/// Where the addresses of a cluster are kept, in its folder: the next run uses them again.
+const BOOK: &str = "addresses";
+
+/// Where a replica is to be.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub address: SocketAddr,
+    /// The network namespace, if it is not to run in this one.
+    pub namespace: Option<String>,
+}
+
+/// Replicas 1 to n, running or not. Dropping it kills what runs.
+pub(super) struct Cluster {
+    replicas: Vec<Replica>,
+    folder: PathBuf,
+    /// For questions about status; it may be asked while nobody leads.
+    admin: Client,
+}
+
+impl Cluster {
+    /// `n` replicas with their data in `folder`, none of them running. In the places given, or else on loopback
+    /// addresses: those that the folder remembers, or free ones.
+    pub fn new(
+        folder: &Path,
+        n: u32,
+        places: &[Place],
+        voice: Option<mpsc::UnboundedSender<Said>>,
+    ) -> Result<Self, Broken> {
+        let unusable = |error: std::io::Error| Broken(format!("{} cannot be used: {error}", folder.display()));
+        std::fs::create_dir_all(folder).map_err(unusable)?;
+        let places = if places.is_empty() { remembered(folder, n)? } else { places.to_vec() };
+        let book: Vec<_> = (1..).zip(&places).map(|(id, place): (u32, _)| format!("{id}={}", place.address)).collect();
+        let program = std::env::current_exe().map_err(unusable)?;
+        let replica = |(id, place): (u32, &Place)| {
+            let words = |name: &String| ["ip", "netns", "exec", name].map(str::to_owned).to_vec();
+            Replica::new(Plan {
+                program: program.clone(),
+                through: place.namespace.as_ref().map(words).unwrap_or_default(),
+                id,
+                address: place.address,
+                book: book.join(","),
+                folder: folder.to_path_buf(),
+                voice: voice.clone(),
+            })
+        };
+        let replicas: Vec<_> = (1..).zip(&places).map(replica).collect();
+        let admin = Client::builder().servers(places.iter().map(|place| place.address.to_string())).connect_lazy()?;
+        Ok(Self { replicas, folder: folder.to_path_buf(), admin })
+    }
+
+    /// All of them started on what data they have, and one view.
+    pub async fn up(&mut self) -> Result<(), Broken> {
+        let ids = self.ids();
+        for id in &ids {
+            self.replica(*id)?.launch()?;
+        }
+        for id in &ids {
+            self.replica(*id)?.ready().await?;
+        }
+        self.whole().await
+    }
+
+    pub fn ids(&self) -> Vec<u32> {
+        self.replicas.iter().map(Replica::id).collect()
+    }
+
+    pub fn running(&self) -> Vec<u32> {
+        self.replicas.iter().filter(|replica| replica.runs()).map(Replica::id).collect()
+    }
+
+    /// Where the data and the logs are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub fn servers(&self) -> Vec<String> {
+        self.replicas.iter().map(|replica| replica.address().to_string()).collect()
+    }
+
+    /// A client whose calls wait for `timeout` at most.
+    pub fn client(&self, timeout: Duration) -> Result<Client, Broken> {
+        Ok(Client::builder().servers(self.servers()).timeout(timeout).connect_lazy()?)
+    }
+
+    /// For asking for the status of all beside everything else.
+    pub fn admin(&self) -> Client {
+        self.admin.clone()
+    }
+
+    pub fn replica(&mut self, id: u32) -> Result<&mut Replica, Broken> {
+        let found = self.replicas.iter_mut().find(|replica| replica.id() == id);
+        found.ok_or_else(|| Broken(format!("there is no replica {id}")))
+    }
+
+    pub async fn start(&mut self, id: u32) -> Result<(), Broken> {
+        self.replica(id)?.start().await
+    }
+
+    /// Takes these down at one instant, and waits until they are gone.
+    pub async fn down(&mut self, ids: &[u32], fault: Fault) -> Result<(), Broken> {
+        for id in ids {
+            self.replica(*id)?.strike(fault)?;
+        }
+        for id in ids {
+            self.replica(*id)?.gone(fault).await?;
+        }
+        Ok(())
+    }
+
+    /// That no replica has ended by itself.
+    pub fn check(&mut self) -> Result<(), Broken> {
+        self.replicas.iter_mut().try_for_each(Replica::check)
+    }
+
+    /// Looks at the status of all replicas until it is so, and returns it. `what` is for saying that it does not happen.
+    pub async fn until(
+        &mut self,
+        what: &str,
+        is_so: impl Fn(&[ReplicaStatus]) -> bool,
+    ) -> Result<Vec<ReplicaStatus>, Broken> {
+        let begun = Instant::now();
+        loop {
+            self.check()?;
+            let states = self.admin.status_of_all().await;
+            if is_so(&states) {
+                return Ok(states);
+            }
+            if begun.elapsed() > WAIT {
+                return Err(Broken(format!("after {WAIT:?} it is not so that {what}: {}", describe(&states))));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until all replicas that run are one view, and each of them says so. Returns who leads it.
+    pub async fn whole(&mut self) -> Result<(), Broken> {
+        let running = self.running();
+        let one_view = |states: &[ReplicaStatus]| {
+            let Some(leader) = leader_of(states) else { return false };
+            let told: Vec<_> = states.iter().filter(|state| state.role != Role::Unreachable).collect();
+            told.len() == running.len()
+                && told.iter().all(|state| state.in_view == running && state.leader == Some(leader))
+        };
+        self.until(&format!("{} are one view", list(&running)), one_view).await.map(drop)
+    }
+
+    /// Waits until replica `id` is in the view of whoever leads.
+    pub async fn in_view(&mut self, id: u32) -> Result<(), Broken> {
+        let is_in = |states: &[ReplicaStatus]| {
+            let leader = states.iter().find(|state| state.role == Role::Primary && state.waiting_for.is_empty());
+            let follows = |state: &ReplicaStatus| state.id == Some(id) && state.role == Role::Backup;
+            leader.is_some_and(|leader| leader.in_view.contains(&id)) && states.iter().any(follows)
+        };
+        self.until(&format!("replica {id} is in the view"), is_in).await.map(drop)
+    }
+
+    /// Who leads; waits until one does.
+    pub async fn leader(&mut self) -> Result<u32, Broken> {
+        let states = self.until("a replica leads", |states| leader_of(states).is_some()).await?;
+        leader_of(&states).ok_or_else(|| Broken("nobody leads any more".to_owned()))
+    }
+
+    /// Makes replica `id` lead.
+    pub async fn hand_to(&mut self, id: u32) -> Result<(), Broken> {
+        while self.leader().await? != id {
+            let leader = self.leader().await?;
+            let address = self.replica(leader)?.address();
+            let lost = |error: &dyn std::error::Error| Broken(format!("replica {leader} does not hand over: {error}"));
+            let admin = AdminServiceClient::connect(format!("http://{address}")).await;
+            let mut admin = admin.map_err(|error| lost(&error))?;
+            admin.transfer(TransferRequest { id }).await.map_err(|status| lost(&status))?;
+            let leads = |states: &[ReplicaStatus]| leader_of(states).is_some_and(|now| now != leader || now == id);
+            self.until(&format!("replica {leader} hands over to replica {id}"), leads).await?;
+        }
+        self.whole().await
+    }
+}
+
+/// Who leads and can go on, by its own account.
+pub(super) fn leader_of(states: &[ReplicaStatus]) -> Option<u32> {
+    let leads = |state: &&ReplicaStatus| state.role == Role::Primary && state.waiting_for.is_empty();
+    states.iter().filter(leads).max_by_key(|state| state.epoch).and_then(|state| state.id)
+}
+
+/// The status of all in one line.
+pub(super) fn describe(states: &[ReplicaStatus]) -> String {
+    let one = |state: &ReplicaStatus| {
+        let id = state.id.map_or_else(|| state.address.clone(), |id| id.to_string());
+        let mut line = format!("{id} {}", state.role);
+        if state.role == Role::Unreachable {
+            return line;
+        }
+        line += &format!(" in epoch {}, {}/{}", state.epoch, state.committed, state.last);
+        line += &format!(", view {}", list(&state.in_view));
+        if !state.waiting_for.is_empty() {
+            line += &format!(", waits for {}", list(&state.waiting_for));
+        }
+        line
+    };
+    states.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+/// The addresses that the folder remembers, or free ones, which it then does.
+fn remembered(folder: &Path, n: u32) -> Result<Vec<Place>, Broken> {
+    let path = folder.join(BOOK);
+    if let Ok(text) = std::fs::read_to_string(&path) {
+        let addresses: Option<Vec<_>> = text.lines().map(|line| line.parse().ok()).collect();
+        let known = addresses.filter(|addresses| addresses.len() == n as usize);
+        let addresses = known.ok_or_else(|| Broken(format!("{} does not hold {n} addresses", path.display())))?;
+        return Ok(addresses.into_iter().map(|address| Place { address, namespace: None }).collect());
+    }
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    while addresses.len() < n as usize {
+        let address = address::free()?;
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    let text: String = addresses.iter().map(|address| format!("{address}\n")).collect();
+    std::fs::write(&path, text).map_err(|error| Broken(format!("{} cannot be written: {error}", path.display())))?;
+    Ok(addresses.into_iter().map(|address| Place { address, namespace: None }).collect())
+}

@@ -1,0 +1,32 @@
+//! Every order of a few things.
+
+/// All orders of the numbers from 1 to `n`, ascending.
+pub(super) fn orders(n: u32) -> Vec<Vec<u32>> {
+    let mut orders = vec![Vec::new()];
+    for _ in 0..n {
+        let longer = |order: &Vec<u32>| {
+            let order = order.clone();
+            (1..=n).filter(move |id| !order.contains(id)).map(move |id| (order.clone(), id)).collect::<Vec<_>>()
+        };
+        let grown = orders.iter().flat_map(longer);
+        orders = grown.map(|(order, id)| [order, vec![id]].concat()).collect();
+    }
+    orders
+}
+
+/// `1, 2, 3`, for people.
+pub(super) fn list(ids: &[u32]) -> String {
+    ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_order_once() {
+        assert_eq!(orders(1), [[1]]);
+        assert_eq!(orders(2), [[1, 2], [2, 1]]);
+        assert_eq!(orders(3), [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]]);
+    }
+}

@@ -1,0 +1,326 @@
+//! ③ The one loop where every event arrives, on a thread of its own.
+//!
+//! Batches form by themselves: what arrives while a turn is under way goes into the next. Nothing here waits for anything
+//! but an event, the next wake-up of the protocol, or the disk.
+
+use crate::clock::Clock;
+use crate::handle::{Control, Declined, Done, Gate, Proposal};
+use crate::node::{Disk as _, Node, Outbox, Turned};
+use crate::protocol::*;
+use crate::storage::{DiskError, SqliteDisk};
+use crate::subscribers::Subscribers;
+use crate::transport::PeerSender;
+use chat_core::Applied;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Commands in one log entry at most.
+const BATCH: usize = 1024;
+/// Bytes of commands in one log entry, about.
+const BATCH_BYTES: usize = 512 << 10;
+/// Log entries proposed and not yet committed at most: beyond, changes wait in line.
+const UNDER_WAY: u64 = 32;
+/// Events taken from the network in one turn at most.
+const INPUTS: usize = 1024;
+
+/// How a driver ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It left the view as it was asked to, or found nobody to ask.
+    Left,
+    /// It was stopped without further ado.
+    Stopped,
+    /// The disk failed, or holds what it should not (rule 15).
+    Failed(String),
+    /// The disk was rolled back or cloned; it is another one from now on, and joins as a learner at the next start (rule 12).
+    RolledBack(String),
+}
+
+/// Answers that wait for a log entry.
+struct Waiting {
+    index: u64,
+    epoch: Epoch,
+    answers: Vec<oneshot::Sender<Result<Done, Declined>>>,
+}
+
+/// What the driver is connected to.
+pub(crate) struct Wiring {
+    pub network: mpsc::Receiver<Input>,
+    pub proposals: mpsc::Receiver<Proposal>,
+    pub control: mpsc::Receiver<Control>,
+    pub peers: PeerSender,
+    pub subscribers: Arc<Subscribers>,
+    pub gate: watch::Sender<Gate>,
+    pub status: watch::Sender<Status>,
+    pub cluster: watch::Sender<Option<ClusterId>>,
+    pub answered: Arc<AtomicU64>,
+    pub suspects: mpsc::Sender<Member>,
+    pub stop: Arc<AtomicBool>,
+    pub clock: Clock,
+    pub min_copies: usize,
+}
+
+pub(crate) struct Driver {
+    node: Node<SqliteDisk>,
+    wiring: Wiring,
+    waiting: VecDeque<Waiting>,
+    ended: Option<Ended>,
+}
+
+impl Driver {
+    pub fn new(node: Node<SqliteDisk>, wiring: Wiring) -> Driver {
+        Driver { node, wiring, waiting: VecDeque::new(), ended: None }
+    }
+
+    /// Runs until the end. On a thread of its own: the disk's syncs block it.
+    pub fn run(mut self, runtime: &tokio::runtime::Runtime) -> Ended {
+        let mut turned = Turned::default();
+        loop {
+            let mut inputs: Vec<Input> = Vec::new();
+            inputs.extend(turned.synced.map(|took| Input::Persisted { took }));
+            let mut proposals = Vec::new();
+            if inputs.is_empty() && !self.node.is_behind() {
+                runtime.block_on(self.wait(&mut inputs, &mut proposals));
+            }
+            self.drain(&mut inputs, &mut proposals);
+            if self.wiring.stop.load(Ordering::Acquire) {
+                return Ended::Stopped;
+            }
+            match self.turn(inputs, proposals) {
+                Ok(done) => turned = done,
+                Err(error) => return Ended::Failed(error.to_string()),
+            }
+            if let Some(ended) = self.ended.take() {
+                return self.end(ended);
+            }
+        }
+    }
+
+    /// Waits for something to happen, or for the protocol's next wake-up.
+    async fn wait(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {
+        let wake = tokio::time::Instant::from_std(self.wiring.clock.instant(self.node.replica().wake_at()));
+        let room = self.has_room();
+        tokio::select! {
+            biased;
+            Some(input) = self.wiring.network.recv() => inputs.push(input),
+            Some(control) = self.wiring.control.recv() => self.control(control, inputs),
+            Some(proposal) = self.wiring.proposals.recv(), if room => proposals.push(proposal),
+            () = tokio::time::sleep_until(wake) => inputs.push(Input::Tick),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.node.replica().entries_under_way() < UNDER_WAY
+    }
+
+    fn drain(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {
+        while let Ok(control) = self.wiring.control.try_recv() {
+            self.control(control, inputs);
+        }
+        while inputs.len() < INPUTS {
+            let Ok(input) = self.wiring.network.try_recv() else { break };
+            inputs.push(input);
+        }
+        if !self.has_room() && proposals.is_empty() {
+            return;
+        }
+        let mut bytes = 0;
+        while proposals.len() < BATCH && bytes < BATCH_BYTES {
+            let Ok(proposal) = self.wiring.proposals.try_recv() else { break };
+            bytes += size(&proposal.command);
+            proposals.push(proposal);
+        }
+    }
+
+    fn control(&mut self, control: Control, inputs: &mut Vec<Input>) {
+        match control {
+            Control::Confirm => inputs.push(Input::Confirm),
+            Control::Transfer(to) => inputs.push(Input::Transfer { to }),
+            Control::Leave => inputs.push(Input::Leave),
+            Control::Stop => self.wiring.stop.store(true, Ordering::Release),
+            Control::Fenced(peer) => inputs.push(Input::DeclaredCrashed { peer }),
+            Control::DeclareCrashed(id, answer) => {
+                let named = self.node.replica().named_in_view(id);
+                let verdict = match named {
+                    None => Err("no view names this replica"),
+                    Some(member) if self.node.replica().in_contact(&member) => {
+                        Err("this replica is in contact with it: it has not crashed")
+                    }
+                    Some(member) => Ok(member),
+                };
+                if let Ok(peer) = verdict {
+                    inputs.push(Input::DeclaredCrashed { peer });
+                }
+                let _ = answer.send(verdict);
+            }
+            // Both an answer and the other end's death end the pause.
+            Control::Pause(until) => drop(until.recv()),
+        }
+    }
+
+    fn turn(&mut self, mut inputs: Vec<Input>, proposals: Vec<Proposal>) -> Result<Turned, DiskError> {
+        let answers = self.propose(proposals, &mut inputs);
+        let serving = self.node.replica().serving();
+        let clock = self.wiring.clock;
+        let mut out = TurnOut { wiring: &self.wiring, waiting: &mut self.waiting, ended: &mut self.ended };
+        let turned = self.node.turn(clock.now(), inputs, &|| clock.now(), &mut out)?;
+        match (turned.proposed, serving) {
+            (Some(index), Some(epoch)) if !answers.is_empty() => {
+                self.waiting.push_back(Waiting { index, epoch, answers });
+            }
+            _ => decline(answers, Declined::NotServing),
+        }
+        self.publish();
+        Ok(turned)
+    }
+
+    /// Makes one batch of what is in line, or declines it.
+    fn propose(
+        &mut self,
+        proposals: Vec<Proposal>,
+        inputs: &mut Vec<Input>,
+    ) -> Vec<oneshot::Sender<Result<Done, Declined>>> {
+        if proposals.is_empty() {
+            return Vec::new();
+        }
+        let why = self.node.replica().accepts().err().map(|why| match why {
+            NotAccepting::NotServing => Declined::NotServing,
+            NotAccepting::HandingOver => Declined::HandingOver,
+            NotAccepting::TooFewCopies(copies) => Declined::TooFewCopies(copies),
+        });
+        if let Some(why) = why {
+            decline(proposals.into_iter().map(|proposal| proposal.answer), why);
+            return Vec::new();
+        }
+        let serving = self.node.replica().serving();
+        let (mut commands, mut answers) = (Vec::new(), Vec::new());
+        for proposal in proposals {
+            if proposal.epoch.is_some() && proposal.epoch != serving {
+                decline([proposal.answer], Declined::NotServing);
+            } else {
+                commands.push(proposal.command);
+                answers.push(proposal.answer);
+            }
+        }
+        if !commands.is_empty() {
+            inputs.push(Input::Propose(chat_core::codec::encode(&commands).into()));
+        }
+        answers
+    }
+
+    /// Tells readers and watchers where this replica stands.
+    fn publish(&mut self) {
+        let replica = self.node.replica();
+        let gate = Gate {
+            serving: replica.serving(),
+            lease_until: replica.lease_until(),
+            visible: self.node.disk().applied(),
+        };
+        self.wiring.gate.send_if_modified(|old| std::mem::replace(old, gate) != gate);
+        let status = replica.status();
+        self.wiring.status.send_if_modified(|old| {
+            let changed = *old != status;
+            *old = status;
+            changed
+        });
+    }
+
+    fn end(mut self, ended: Ended) -> Ended {
+        if matches!(ended, Ended::RolledBack(_))
+            && let Err(error) = self.node.disk_mut().become_another()
+        {
+            return Ended::Failed(error.to_string());
+        }
+        ended
+    }
+}
+
+fn size(command: &chat_core::Command) -> usize {
+    match command {
+        chat_core::Command::Send { text, .. } => 128 + text.as_str().len(),
+        _ => 256,
+    }
+}
+
+fn decline(answers: impl IntoIterator<Item = oneshot::Sender<Result<Done, Declined>>>, why: Declined) {
+    for answer in answers {
+        // Whoever asked may have gone.
+        let _ = answer.send(Err(why));
+    }
+}
+
+/// What a turn gives to the world.
+struct TurnOut<'d> {
+    wiring: &'d Wiring,
+    waiting: &'d mut VecDeque<Waiting>,
+    ended: &'d mut Option<Ended>,
+}
+
+impl Outbox for TurnOut<'_> {
+    fn send(&mut self, envelope: Envelope) {
+        self.wiring.peers.send(envelope);
+    }
+
+    fn applied(&mut self, entry: &Entry, results: Vec<Applied>, copies: usize) {
+        // Before any answer leaves: a read that follows it must wait until it is visible (rule 11).
+        self.wiring.answered.store(entry.index, Ordering::Release);
+        while self.waiting.front().is_some_and(|waiting| waiting.index < entry.index) {
+            let overtaken = self.waiting.pop_front().map(|waiting| waiting.answers);
+            decline(overtaken.into_iter().flatten(), Declined::Unknown);
+        }
+        let mine = |waiting: &&Waiting| waiting.index == entry.index && waiting.epoch == entry.epoch;
+        let answers = if self.waiting.front().as_ref().is_some_and(mine) {
+            self.waiting.pop_front().map(|waiting| waiting.answers).unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        let mut answers = answers.into_iter();
+        for applied in results {
+            if let Some(answer) = answers.next() {
+                // Rule 13 holds for what was under way when the view shrank, too.
+                let enough = copies >= self.wiring.min_copies;
+                let done = Done { result: applied.result, copies };
+                let _ = answer.send(if enough { Ok(done) } else { Err(Declined::Unknown) });
+            }
+            for event in applied.events {
+                self.wiring.subscribers.tell(event);
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Joined(cluster) => {
+                tracing::info!(%cluster, "joined the cluster");
+                self.wiring.cluster.send_replace(Some(cluster));
+            }
+            Event::Serving(epoch) => tracing::info!(%epoch, "primary"),
+            Event::SteppedDown(epoch) => {
+                tracing::info!(%epoch, "no longer primary");
+                // Before anything that rests on it leaves: no read passes from here on (rule 11).
+                self.wiring.gate.send_modify(|gate| (gate.serving, gate.lease_until) = (None, None));
+                decline(self.waiting.drain(..).flat_map(|waiting| waiting.answers), Declined::Unknown);
+            }
+            Event::View(at) => {
+                tracing::info!(epoch = %at.view.epoch, primary = %at.view.primary, members = ?at.view.members, "view");
+            }
+            Event::Suspected(member) => {
+                tracing::info!(%member, "the primary is not heard");
+                let _ = self.wiring.suspects.try_send(member);
+            }
+            Event::Proven(member, how) => tracing::info!(%member, how, "proven crashed"),
+            Event::ProofContradicted(member) => {
+                tracing::error!(%member, "speaks, though its crash was proven: something between the replicas forges refusals");
+            }
+            Event::Left => *self.ended = Some(Ended::Left),
+            Event::Repaired => tracing::info!("the log is repaired: this disk counts again"),
+            Event::RolledBack { by, known } => {
+                let why = format!("replica {by} has seen start {} of this disk, which is further on than it is", known.count);
+                *self.ended = Some(Ended::RolledBack(why));
+            }
+            Event::Fatal(why) => *self.ended = Some(Ended::Failed(why)),
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What the rest of a replica may ask of its driver.
+
+use crate::clock::Clock;
+use crate::protocol::{Epoch, Member, ReplicaId, Status, Time};
+use chat_core::{Command, Outcome, Rejection};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Why a change or a read was not carried out here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum Declined {
+    /// This replica does not lead, or does not lead any more in the epoch that was asked for. Nothing was done.
+    #[error("this replica does not lead")]
+    NotServing,
+    /// It hands over or leaves. Nothing was done.
+    #[error("this replica is handing over")]
+    HandingOver,
+    /// Rule 13: so many members are in the view, fewer than `min_copies`. Nothing was done.
+    #[error("only {0} replicas are in the view, fewer than min_copies")]
+    TooFewCopies(usize),
+    /// It may or may not have been carried out: ask again with the same key.
+    #[error("leadership was lost while the change was under way")]
+    Unknown,
+    /// The process is ending.
+    #[error("this replica is stopping")]
+    Stopped,
+}
+
+/// A change that was carried out, or refused by the rules, in a committed log entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Done {
+    /// What came of it.
+    pub result: Result<Outcome, Rejection>,
+    /// On how many disks it is.
+    pub copies: usize,
+}
+
+/// A change on its way to the log.
+#[derive(Debug)]
+pub(crate) struct Proposal {
+    pub command: Command,
+    /// Only in this epoch, if given: what is sent in a row is carried out in a row or not at all.
+    pub epoch: Option<Epoch>,
+    pub answer: oneshot::Sender<Result<Done, Declined>>,
+}
+
+/// What operators and the server ask.
+#[derive(Debug)]
+pub(crate) enum Control {
+    Confirm,
+    Transfer(Option<ReplicaId>),
+    Leave,
+    /// Stop without further ado.
+    Stop,
+    /// From an operator: by id. Answers with the process run that was meant, or why not.
+    DeclareCrashed(ReplicaId, oneshot::Sender<Result<Member, &'static str>>),
+    /// From the fencing command: that very process run.
+    Fenced(Member),
+    /// Holds the driver, as SIGSTOP would, until the other end is dropped.
+    Pause(std::sync::mpsc::Receiver<()>),
+}
+
+/// Whether this replica may answer reads, as published at the end of each turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gate {
+    /// The epoch in which it serves.
+    pub serving: Option<Epoch>,
+    /// Reads need no confirmation before this (rule 11).
+    pub lease_until: Option<Time>,
+    /// What readers see: everything up to this log index is applied.
+    pub visible: u64,
+}
+
+/// Leave to read on the primary: everything that was acknowledged before it was given is visible.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadPermit {
+    /// The epoch in which it was given.
+    pub epoch: Epoch,
+    /// The applied index that readers see at least.
+    pub index: u64,
+}
+
+/// Asks the driver. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(crate) proposals: mpsc::Sender<Proposal>,
+    pub(crate) control: mpsc::Sender<Control>,
+    pub(crate) gate: watch::Receiver<Gate>,
+    pub(crate) status: watch::Receiver<Status>,
+    /// The last log index whose answers may have left.
+    pub(crate) answered: Arc<AtomicU64>,
+    pub(crate) clock: Clock,
+}
+
+impl Handle {
+    /// Puts a change in line and returns where its answer will come. What one caller puts in line is proposed in that order.
+    /// With `epoch`, only if this replica then serves in that very epoch.
+    ///
+    /// Waits while the line is full. Cancel safe: until it returns, nothing is in line; afterwards, dropping the receiver lets the change
+    /// go on unheard.
+    ///
+    /// # Errors
+    /// [`Declined::Stopped`].
+    pub async fn submit(
+        &self,
+        command: Command,
+        epoch: Option<Epoch>,
+    ) -> Result<oneshot::Receiver<Result<Done, Declined>>, Declined> {
+        let (answer, receiver) = oneshot::channel();
+        let proposal = Proposal { command, epoch, answer };
+        self.proposals.send(proposal).await.map_err(|_| Declined::Stopped)?;
+        Ok(receiver)
+    }
+
+    /// Carries a change out and waits for its answer. Dropped before that, the change may still be carried out.
+    ///
+    /// # Errors
+    /// Why not; after [`Declined::Unknown`] it may have been carried out all the same.
+    pub async fn propose(&self, command: Command) -> Result<Done, Declined> {
+        self.submit(command, None).await?.await.unwrap_or(Err(Declined::Unknown))
+    }
+
+    /// Rule 11: waits until this replica may read as the primary, and sees all that was acknowledged before this call. Re-check
+    /// with [`Handle::still_holds`] after reading. Bound it with a deadline: while leases cannot be renewed, it waits.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`Declined::NotServing`], [`Declined::Stopped`].
+    pub async fn read_permit(&self) -> Result<ReadPermit, Declined> {
+        let mut gate = self.gate.clone();
+        loop {
+            let index = self.answered.load(Ordering::Acquire);
+            let now = *gate.borrow_and_update();
+            let epoch = now.serving.ok_or(Declined::NotServing)?;
+            let leased = now.lease_until.is_some_and(|until| self.clock.now() < until);
+            if leased && now.visible >= index {
+                return Ok(ReadPermit { epoch, index: now.visible });
+            }
+            if !leased {
+                self.control.send(Control::Confirm).await.map_err(|_| Declined::Stopped)?;
+            }
+            gate.changed().await.map_err(|_| Declined::Stopped)?;
+        }
+    }
+
+    /// Whether what was read under the permit was not stale when it was read.
+    pub fn still_holds(&self, permit: &ReadPermit) -> bool {
+        let gate = *self.gate.borrow();
+        gate.serving == Some(permit.epoch) && gate.lease_until.is_some_and(|until| self.clock.now() < until)
+    }
+
+    /// Waits until readers see this log index, on any replica. Returns what they see. Cancel safe; bound it with a deadline.
+    ///
+    /// # Errors
+    /// [`Declined::Stopped`].
+    pub async fn wait_visible(&self, index: u64) -> Result<u64, Declined> {
+        let mut gate = self.gate.clone();
+        let seen = gate.wait_for(|gate| gate.visible >= index).await.map_err(|_| Declined::Stopped)?;
+        Ok(seen.visible)
+    }
+
+    /// The gate, to watch for the end of leadership.
+    pub fn gate(&self) -> watch::Receiver<Gate> {
+        self.gate.clone()
+    }
+
+    /// The replica's state, as it changes.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// An operator's word that the process run of `id` that the newest view names has crashed (rule 8). Returns which one that is.
+    ///
+    /// # Errors
+    /// Why it is not believed.
+    pub async fn declare_crashed(&self, id: ReplicaId) -> Result<Member, &'static str> {
+        const STOPPING: &str = "this replica is stopping";
+        let (answer, receiver) = oneshot::channel();
+        self.control.send(Control::DeclareCrashed(id, answer)).await.map_err(|_| STOPPING)?;
+        receiver.await.map_err(|_| STOPPING)?
+    }
+
+    /// Begins handing over to another member, the best if none is named. See [`Handle::status`] for what comes of it.
+    pub async fn transfer(&self, to: Option<ReplicaId>) {
+        let _ = self.control.send(Control::Transfer(to)).await;
+    }
+}

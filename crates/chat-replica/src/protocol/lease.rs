@@ -1,0 +1,160 @@
+//! Rules 7 and 8: pings that ask for leases, and proof of crashes.
+
+use super::effects::Event;
+use super::message::*;
+use super::peer::Peer;
+use super::replica::{Leader, Replica, Role};
+use super::types::*;
+use core::time::Duration;
+
+/// While proof waits for a peer's word on its contacts, or a read for a lease, peers are asked this often at most.
+const PING_SOON: Duration = Duration::from_millis(3);
+
+impl Replica {
+    pub(super) fn ping(&mut self) {
+        let soon = self.ping_soon && self.now.since(self.pinged_at) >= PING_SOON;
+        if self.now < self.next_ping && !soon {
+            return;
+        }
+        self.ping_soon = false;
+        self.pinged_at = self.now;
+        self.next_ping = self.now.after(self.config.ping_interval);
+        let ping = Ping {
+            sent_at: self.now,
+            promised: self.promised,
+            view: self.log.view_place(),
+            committed: self.log.committed(),
+            primary: matches!(self.role, Role::Primary(_)),
+        };
+        for member in self.reachable() {
+            let unknown = |peer: &Peer| peer.hello.is_none() && peer.greeted_at.is_none_or(|at| self.now.since(at) >= self.config.ping_interval);
+            if self.peers.get(&member.id).is_some_and(unknown) {
+                self.greet(member);
+            }
+            self.send(member, Message::Ping(ping.clone()));
+        }
+    }
+
+    pub(super) fn on_ping(&mut self, from: Member, ping: Ping) {
+        self.see(ping.promised);
+        if ping.primary && ping.promised == self.promised && ping.promised.replica == from.id {
+            self.leader = Some(Leader { member: from, heard_at: self.now });
+            let committed = ping.committed.min(self.verified);
+            self.commit(committed);
+        }
+        let granted = self.grants(&from, &ping);
+        if granted {
+            let until = self.now.after(self.config.lease_with_drift());
+            let now = self.now;
+            if let Some(peer) = self.peers.get_mut(&from.id) {
+                peer.grant(from, now, until);
+            }
+        }
+        let contacts = self.peers.values().flat_map(Peer::contacts).collect();
+        let pong = Pong { sent_at: ping.sent_at, granted, promised: self.promised, contacts };
+        self.send(from, Message::Pong(pong));
+        self.heed_higher_promise(ping.promised);
+    }
+
+    /// Rule 7: only pings that carry our newest view, from a process run that it names, and from nobody whom we are
+    /// about to leave out.
+    fn grants(&self, from: &Member, ping: &Ping) -> bool {
+        let newest = self.log.newest_view();
+        newest.is_some_and(|at| at.view.names(from))
+            && ping.view == self.log.view_place()
+            && !self.withheld.contains(&from.id)
+            && !self.means_to_drop(from)
+            && !self.relinquished
+    }
+
+    pub(super) fn on_pong(&mut self, from: Member, pong: Pong) {
+        self.see(pong.promised);
+        let until = pong.sent_at.after(self.config.lease);
+        let Some(peer) = self.peers.get_mut(&from.id) else { return };
+        peer.report = Some((pong.sent_at, pong.contacts));
+        if pong.granted && !self.relinquished {
+            // The holder counts from when it sent the ping.
+            peer.hold(from, until);
+        }
+        self.heed_higher_promise(pong.promised);
+    }
+
+    /// A primary that learns of a higher promise can commit nothing with its giver any more: it stands anew, above it.
+    pub(super) fn heed_higher_promise(&mut self, promised: Epoch) {
+        if promised > self.promised && matches!(self.role, Role::Primary(_)) {
+            self.step_down();
+            self.next_poll = self.now;
+        }
+    }
+
+    pub(super) fn refused(&mut self, member: Member) {
+        let (now, wanted) = (self.now, self.config.refusals);
+        let usable = self.config.refusal_is_proof && !self.relinquished;
+        let Some(peer) = self.peers.get_mut(&member.id) else { return };
+        if usable {
+            peer.refused(member, now, wanted);
+        }
+    }
+
+    /// Rule 8, refusal: no peer that we reach is still in contact with the refused process run, by an answer to a
+    /// ping sent after the refusal.
+    pub(super) fn prove_by_refusal(&mut self) {
+        let waiting: Vec<(Member, Time)> = self.peers.values().filter_map(Peer::refused_enough).collect();
+        for (member, at) in waiting {
+            let denied = self.peers.iter().filter(|(id, _)| **id != member.id).any(|(id, peer)| {
+                let reached = peer.reachable().is_some() && self.silent_for(*id) <= self.config.suspect_after;
+                let cleared =
+                    peer.report.as_ref().is_some_and(|(sent, contacts)| *sent >= at && !contacts.contains(&member));
+                reached && !cleared
+            });
+            if denied {
+                self.ping_soon = true;
+            } else {
+                self.proven(member, "its address refuses connections and nobody is in contact with it");
+            }
+        }
+    }
+
+    pub(super) fn declared_crashed(&mut self, member: Member) {
+        if !self.relinquished && !self.peers.get(&member.id).is_some_and(|peer| peer.in_session(&member)) {
+            self.proven(member, "declared");
+        }
+    }
+
+    fn proven(&mut self, member: Member, how: &'static str) {
+        let Some(peer) = self.peers.get_mut(&member.id) else { return };
+        if !peer.contradicts_proof(&member) {
+            peer.set_proven(member);
+            self.next_poll = self.now;
+            self.out.events.push(Event::Proven(member, how));
+        }
+    }
+
+    /// Whether we hold proof that this process run crashed (rule 8).
+    pub(super) fn is_proven(&self, member: &Member) -> bool {
+        let lacks = |at: &ViewAt| self.log.epoch_at(at.index) != Some(at.view.epoch);
+        self.peers.get(&member.id).is_some_and(|peer| peer.is_proven(member, &self.me, lacks))
+    }
+
+    /// Rule 7: whether a view of these members breaks no promise of ours. `false` also while a lease runs.
+    pub(super) fn may_propose(&self, members: &[Member]) -> bool {
+        let bound = self.peers.values().flat_map(|peer| peer.bound_to(self.now));
+        bound.into_iter().all(|to| members.contains(&to) || self.is_proven(&to))
+    }
+
+    /// Until when reads may be answered from the applied state without asking anybody (rule 11); `None`: not now.
+    pub fn lease_until(&self) -> Option<Time> {
+        let Role::Primary(primary) = &self.role else { return None };
+        let newest = self.log.newest_view()?;
+        if newest.index > self.log.committed() || primary.first > self.log.committed() || self.relinquished {
+            return None;
+        }
+        let others = newest.view.members.iter().filter(|m| **m != self.me);
+        others
+            .map(|m| {
+                let held = self.peers.get(&m.id).and_then(|peer| peer.held_until(m));
+                if self.is_proven(m) { Some(Time(u64::MAX)) } else { held.filter(|until| *until > self.now) }
+            })
+            .try_fold(Time(u64::MAX), |least, until| until.map(|until| least.min(until)))
+    }
+}

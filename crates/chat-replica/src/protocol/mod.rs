@@ -1,0 +1,43 @@
+//! The replication protocol as a pure state machine.
+//!
+//! Primary-backup over a log, with heartbeats, elections and a chain of views. `docs/protocol.md` has the rules; the
+//! code cites them by number. [`Replica::step`] takes what happened (messages, sessions that began or ended, refused connections,
+//! the passing of time) and returns [`Effects`] in the order in which they must happen: send what does not depend on
+//! the disk, persist, send what does, then apply what has committed.
+//!
+//! | file | rules |
+//! | --- | --- |
+//! | `quorum` | 4: who may act on behalf of a view |
+//! | `election` | 3, 5, 9, 10: polling, standing, voting, taking over |
+//! | `primary` | 1, 5, 6, 7, 13: writing, committing, changing the view |
+//! | `follower` | 1, 2, 5: accepting the primary's log; leaving |
+//! | `lease`, `peer` | 7, 8, 11: leases, proof of crashes, when reads may be answered |
+//! | `founding`, `replica` | 12: the first start, and who is listened to |
+//! | `log` | the views in force, and where each epoch starts |
+//!
+//! The rest of rule 15 (a failed sync ends the process, a broken chain is corrupt) is the disk's, in `storage`. Left out:
+//! snapshots (rule 14), adding and removing replicas, `recover` (rule 10's last part).
+
+mod config;
+mod effects;
+mod election;
+mod follower;
+mod founding;
+mod lease;
+mod log;
+mod message;
+mod peer;
+mod primary;
+mod quorum;
+mod replica;
+mod status;
+mod types;
+
+pub use config::{Config, Recovered};
+pub use effects::{Effects, Event, Input, Persist};
+pub use log::{Log, LogRead, RecoveredLog};
+pub use message::{Append, Envelope, Hello, Message, Ping, Pong};
+pub use primary::NotAccepting;
+pub use replica::Replica;
+pub use status::{Standing, Status};
+pub use types::*;

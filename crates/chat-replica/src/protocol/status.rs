@@ -1,0 +1,118 @@
+//! What a replica says of itself.
+
+use super::replica::{Replica, Role};
+use super::types::*;
+
+/// What a replica is, for people.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Standing {
+    /// Leads.
+    Primary,
+    /// A live member of the newest committed view, following a primary.
+    Backup,
+    /// Follows a primary from outside the view.
+    Learner,
+    /// Follows nobody.
+    Waiting,
+}
+
+/// A replica's state at a moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// This process run.
+    pub me: Member,
+    /// What it is.
+    pub standing: Standing,
+    /// It leads and its view has committed: it takes writes.
+    pub serving: bool,
+    /// Its promise.
+    pub epoch: Epoch,
+    /// Whom it follows, or itself.
+    pub leader: Option<ReplicaId>,
+    /// Known committed up to here.
+    pub committed: u64,
+    /// The end of its log.
+    pub last: u64,
+    /// The newest committed view.
+    pub view: Option<View>,
+    /// Whom it waits for (rule 10).
+    pub waiting_for: Vec<ReplicaId>,
+    /// Its cluster, once founded.
+    pub cluster: Option<ClusterId>,
+    /// The disk counts for nothing until it is repaired up to this index (rule 15).
+    pub impaired_until: Option<u64>,
+}
+
+impl Replica {
+    /// The state now.
+    pub fn status(&self) -> Status {
+        let view = self.log.committed_view().map(|at| at.view.clone());
+        let leader = self.leader.as_ref().filter(|_| self.hears_primary()).map(|leader| leader.member.id);
+        let (standing, leader, serving) = match &self.role {
+            Role::Primary(primary) => {
+                (Standing::Primary, Some(self.me.id), primary.first <= self.log.committed() && self.may_serve())
+            }
+            _ if leader.is_some() && view.as_ref().is_some_and(|view| view.names(&self.me)) => {
+                (Standing::Backup, leader, false)
+            }
+            _ if leader.is_some() => (Standing::Learner, leader, false),
+            _ => (Standing::Waiting, None, false),
+        };
+        Status {
+            me: self.me,
+            standing,
+            serving,
+            epoch: self.promised,
+            leader,
+            committed: self.log.committed(),
+            last: self.log.last().index,
+            view,
+            waiting_for: self.waiting_for(),
+            cluster: self.cluster,
+            impaired_until: self.impaired_until,
+        }
+    }
+
+    /// A primary that reaches no quorum leads in name only: clients do better to look elsewhere.
+    fn may_serve(&self) -> bool {
+        self.leaving.is_none() && self.waiting_for().is_empty()
+    }
+
+    /// This process run.
+    pub fn me(&self) -> Member {
+        self.me
+    }
+
+    /// The log index up to which everything is committed.
+    pub fn committed(&self) -> u64 {
+        self.log.committed()
+    }
+
+    /// The process run of this replica that the newest view names.
+    pub fn named_in_view(&self, id: ReplicaId) -> Option<Member> {
+        self.log.newest_view().and_then(|at| at.view.member(id)).copied()
+    }
+
+    /// Whether a session with this process run lasts: then it has not crashed, whoever says so.
+    pub fn in_contact(&self, member: &Member) -> bool {
+        self.peers.get(&member.id).is_some_and(|peer| peer.in_session(member))
+    }
+
+    /// How many members the newest view has: on so many disks is what has committed in it.
+    pub fn copies(&self) -> usize {
+        self.log.newest_view().map_or(0, |at| at.view.members.len())
+    }
+
+    /// The epoch in which this replica serves, if it does.
+    pub fn serving(&self) -> Option<Epoch> {
+        match &self.role {
+            Role::Primary(primary) if primary.first <= self.log.committed() => Some(primary.epoch),
+            _ => None,
+        }
+    }
+
+    /// The log, for reading what is to be applied.
+    pub fn log(&self) -> &super::log::Log {
+        &self.log
+    }
+}

@@ -1,0 +1,324 @@
+//! Random walks: a world with faults of all kinds, then peace, and all must be well.
+
+use super::disk::Disk;
+use super::random::Random;
+use super::world::{PATIENCE, Settings, World};
+use super::{MS, SECOND};
+use chat_replica::protocol::Input;
+
+/// What came of a walk.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    pub simulated: u64,
+    pub handled: u64,
+    pub commits: u64,
+    pub acknowledgements: u64,
+    pub reads: u64,
+    /// The faults made progress impossible by design, e.g. the only disk that held something was wiped.
+    pub excused: bool,
+}
+
+/// The kinds of faults of one walk, with weights.
+#[derive(Clone, Debug)]
+struct Weather {
+    weights: [(Fault, u64); 19],
+    /// Between faults, at most.
+    pause: u64,
+    down: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fault {
+    Kill,
+    KillBetween,
+    KillPrimary,
+    KillAll,
+    Power,
+    Silence,
+    Restart,
+    RestartAll,
+    Pause,
+    PauseInTurn,
+    CutBoth,
+    CutOneWay,
+    Isolate,
+    Heal,
+    Stall,
+    Leave,
+    Transfer,
+    Disk,
+    Burst,
+}
+
+impl Weather {
+    fn new(random: &mut Random) -> Weather {
+        use Fault::*;
+        let all = [
+            (Kill, 10), (KillBetween, 12), (KillPrimary, 10), (KillAll, 2), (Power, 3), (Silence, 3), (Restart, 16), (RestartAll, 4), (Pause, 8),
+            (PauseInTurn, 5), (CutBoth, 8), (CutOneWay, 5), (Isolate, 5), (Heal, 16), (Stall, 4), (Leave, 4), (Transfer, 4), (Disk, 0), (Burst, 10),
+        ];
+        let mut weights = all;
+        for (fault, weight) in &mut weights {
+            // Each walk has a character: some kinds of faults often, others never.
+            *weight *= random.pick(&[0, 1, 1, 2, 4]);
+            if *fault == Fault::Restart || *fault == Fault::Heal {
+                *weight = (*weight).max(8);
+            }
+        }
+        if random.chance(80) {
+            weights[17].1 = 4;
+        }
+        let pause = random.pick(&[20, 100, 300, 1000, 2500]) * MS;
+        Weather { weights, pause, down: random.pick(&[20, 200, 2000]) * MS }
+    }
+
+    fn next(&self, random: &mut Random) -> Fault {
+        let total = self.weights.iter().map(|(_, weight)| weight).sum();
+        let mut at = random.below(total);
+        for (fault, weight) in self.weights {
+            if at < weight {
+                return fault;
+            }
+            at -= weight;
+        }
+        Fault::Restart
+    }
+}
+
+fn settings(seed: u64, trace: bool) -> Settings {
+    let mut random = Random::new(seed ^ 0x5E77_1465);
+    let n = random.pick(&[3, 3, 3, 3, 3, 3, 3, 2, 2, 4, 1]);
+    let mut settings = Settings::calm(n, seed);
+    settings.delay = random.pick(&[(50, 200), (100, 2000), (100, 400), (5 * MS, 30 * MS), (20 * MS, 60 * MS)]);
+    settings.sync = random.pick(&[(100, 500), (500, 5 * MS), (MS, 20 * MS), (20 * MS, 120 * MS)]);
+    settings.drift_permille = random.pick(&[0, 20, 50]);
+    settings.loss_permille = random.pick(&[0, 0, 5, 50]);
+    settings.duplicate_permille = random.pick(&[0, 0, 20, 200]);
+    settings.reorder_permille = random.pick(&[0, 0, 20, 200]);
+    settings.cuts_buffer = random.chance(500);
+    settings.refusal_is_proof = random.chance(920);
+    settings.min_copies = random.pick(&[1, 1, 1, 1, 2]);
+    settings.trace = trace;
+    settings
+}
+
+struct Walk {
+    world: World,
+    random: Random,
+    weather: Weather,
+    snapshots: Vec<Option<Disk>>,
+    /// The one host whose disk goes wrong: nothing is promised if more do.
+    damaged: Option<usize>,
+}
+
+/// Walks once. Panics with what went wrong.
+pub fn walk(seed: u64, trace: bool, report: &mut dyn FnMut(&World)) -> Outcome {
+    let mut random = Random::new(seed ^ 0x000A_1C5E);
+    let weather = Weather::new(&mut random);
+    let settings = settings(seed, trace);
+    let n = settings.n;
+    let world = World::new(settings);
+    let mut walk = Walk { world, random, weather, snapshots: vec![None; n], damaged: None };
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| walk.whole()));
+    match result {
+        Ok(excused) => Outcome {
+            simulated: walk.world.now,
+            handled: walk.world.handled,
+            commits: walk.world.truth.committed.len() as u64,
+            acknowledgements: walk.world.truth.acknowledgements,
+            reads: walk.world.truth.reads,
+            excused,
+        },
+        Err(panic) => {
+            report(&walk.world);
+            std::panic::resume_unwind(panic)
+        }
+    }
+}
+
+impl Walk {
+    fn whole(&mut self) -> bool {
+        if self.random.chance(600) {
+            let quiet = self.random.below(800 * MS);
+            self.world.run_for(quiet);
+        }
+        let end = self.world.now + SECOND * (2 + self.random.below(12));
+        while self.world.now < end {
+            let fault = self.weather.next(&mut self.random);
+            self.apply(fault);
+            let until = self.world.now + self.random.below(self.weather.pause);
+            self.clients_until(until);
+        }
+        self.peace()
+    }
+
+    /// Clients propose now and then.
+    fn clients_until(&mut self, until: u64) {
+        let n = self.world.settings.n as u64;
+        while self.world.now < until {
+            let host = self.random.below(n) as usize;
+            for _ in 0..1 + self.random.below(3) {
+                self.world.propose(host);
+            }
+            let pause = self.random.below(40 * MS);
+            self.world.run_until(until.min(self.world.now + pause));
+        }
+    }
+
+    fn primary_or_any(&mut self) -> usize {
+        let serving = self.world.serving();
+        if serving.is_empty() { self.any() } else { self.random.pick(&serving) }
+    }
+
+    fn any(&mut self) -> usize {
+        self.random.below(self.world.settings.n as u64) as usize
+    }
+
+    fn apply(&mut self, fault: Fault) {
+        let (a, b) = (self.any(), self.any());
+        let primary = self.primary_or_any();
+        let world = &mut self.world;
+        match fault {
+            Fault::Kill => world.kill(a, "is killed"),
+            Fault::KillPrimary => world.kill(primary, "is killed"),
+            Fault::KillBetween => {
+                let effects = self.random.below(12);
+                let host = if self.random.chance(500) { a } else { primary };
+                if let Some(process) = &mut world.hosts[host].process {
+                    process.crash_in = Some(effects);
+                }
+            }
+            Fault::KillAll => {
+                for host in 0..world.settings.n {
+                    if self.random.chance(800) {
+                        world.kill(host, "is killed with the others");
+                    }
+                }
+            }
+            Fault::Power => world.cut_power(a),
+            Fault::Silence => {
+                world.isolate(a);
+                world.kill(a, "is killed in silence");
+            }
+            Fault::Restart => {
+                self.restart(a);
+            }
+            Fault::RestartAll => {
+                let first = self.any();
+                for host in 0..self.world.settings.n {
+                    self.restart((first + host) % self.world.settings.n);
+                    let down = self.random.below(self.weather.down);
+                    self.world.run_for(down);
+                }
+            }
+            Fault::Pause => world.pause(a, 10 * MS + self.random.below(3500 * MS)),
+            Fault::PauseInTurn => {
+                let pause = 10 * MS + self.random.below(3000 * MS);
+                if let Some(process) = &mut world.hosts[primary].process {
+                    process.pause_in_turn = Some(pause);
+                }
+            }
+            Fault::CutBoth => world.cut_both(a, b),
+            Fault::CutOneWay => world.cut_one_way(a, b),
+            Fault::Isolate => world.isolate(if self.random.chance(500) { a } else { primary }),
+            Fault::Heal => world.heal_all(),
+            Fault::Stall => {
+                let stall = self.random.pick(&[0, 0, 50, 500, 3000]);
+                world.hosts[a].stall = stall * MS;
+            }
+            Fault::Leave => world.input(a, Input::Leave),
+            Fault::Transfer => world.input(primary, Input::Transfer { to: None }),
+            Fault::Disk => self.disk_fault(a),
+            Fault::Burst => {
+                for _ in 0..self.random.below(400) {
+                    world.propose(primary);
+                }
+            }
+        }
+    }
+
+    fn restart(&mut self, host: usize) {
+        if self.world.process(host).is_none() {
+            self.world.start(host);
+            if self.random.chance(300) {
+                self.snapshots[host] = Some(self.world.hosts[host].disk.clone());
+            }
+        }
+    }
+
+    fn disk_fault(&mut self, host: usize) {
+        if self.world.settings.n < 3 {
+            return;
+        }
+        let host = *self.damaged.get_or_insert(host);
+        match self.random.below(3) {
+            0 => self.world.wipe(host),
+            1 => self.world.damage(host),
+            _ => {
+                let snapshot = self.snapshots[host].take();
+                if let Some(snapshot) = snapshot.filter(|snapshot| self.world.would_be_noticed(host, snapshot)) {
+                    self.world.roll_back(host, snapshot);
+                }
+            }
+        }
+    }
+
+    /// No more faults: within ten seconds all is well, or a damaged disk is to blame.
+    fn peace(&mut self) -> bool {
+        let n = self.world.settings.n;
+        self.world.note(|| "PEACE".to_string());
+        self.world.settings.loss_permille = 0;
+        self.world.settings.duplicate_permille = 0;
+        self.world.settings.reorder_permille = 0;
+        self.world.heal_all();
+        for host in 0..n {
+            self.world.hosts[host].stall = 0;
+            if let Some(process) = &mut self.world.hosts[host].process {
+                process.crash_in = None;
+                process.pause_in_turn = None;
+                let run = process.run;
+                self.world.resume(host, run);
+            }
+        }
+        let revive = |world: &mut World| (0..n).for_each(|host| world.start(host));
+        revive(&mut self.world);
+        // Those that were leaving go, and those that became other disks come back.
+        for _ in 0..30 {
+            self.world.run_for(100 * MS);
+            revive(&mut self.world);
+        }
+        let well = self.world.run_until_so(PATIENCE, |world| world.is_well());
+        if !well {
+            assert!(self.damaged.is_some(), "NO PROGRESS within {} s of peace", PATIENCE / SECOND);
+            return true;
+        }
+        let primary = self.world.serving()[0];
+        let enough = self.world.settings.min_copies <= n;
+        assert_eq!(self.world.propose(primary), enough, "a serving primary takes a batch");
+        let done = self.world.run_until_so(2 * SECOND, |world| world.all_agree());
+        assert!(done, "a new batch does not reach everybody");
+        assert!(self.world.serving().len() == 1, "one serves");
+        false
+    }
+}
+
+impl World {
+    /// One serves, in a committed view of all the present processes.
+    pub fn is_well(&self) -> bool {
+        let serving = self.serving();
+        let [primary] = serving[..] else { return false };
+        let Some(status) = self.process(primary).map(|process| process.replica.status()) else { return false };
+        let named = |host: usize| {
+            self.process(host).is_some_and(|p| status.view.as_ref().is_some_and(|view| view.names(&p.member)))
+        };
+        (0..self.settings.n).all(named)
+    }
+
+    /// Everybody's log and disk hold all that was committed, and everybody knows it committed.
+    pub fn all_agree(&self) -> bool {
+        self.hosts.iter().all(|host| {
+            let committed = host.process.as_ref().map(|process| process.replica.committed());
+            self.truth.is_in(&host.disk.log) && committed == Some(self.truth.committed.len() as u64)
+        }) && self.truth.committed.len() as u64 >= self.truth.acknowledged
+    }
+}

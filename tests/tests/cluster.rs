@@ -1,0 +1,189 @@
+//! The in-process cluster: what the mission promises, with real replicas, gRPC and SQLite files.
+
+use chat_client::{Client, Session};
+use chat_testkit::{Cluster, Options, Standing};
+use std::time::Duration;
+
+const PASSWORD: &str = "correct horse battery";
+
+/// Two people who talk.
+async fn two(client: &Client) -> (Session, Session) {
+    for name in ["ada", "bob"] {
+        client.register(name, PASSWORD).await.expect("registered");
+    }
+    let ada = client.log_in("ada", PASSWORD).await.expect("logged in");
+    let bob = client.log_in("bob", PASSWORD).await.expect("logged in");
+    (ada, bob)
+}
+
+/// Takes `count` messages from the beginning of bob's mailbox and checks that they are these, once, in order.
+async fn received(bob: &Session, texts: &[String]) {
+    let mut inbox = bob.inbox_after(0);
+    for (text, seq) in texts.iter().zip(1..) {
+        let message = inbox.next().await.expect("the inbox goes on");
+        assert_eq!((message.seq, &message.text), (seq, text), "message {seq} of the mailbox");
+    }
+    let whoami = bob.whoami().await.expect("known");
+    assert_eq!(whoami.marks.last, texts.len() as u64, "nothing is there twice");
+}
+
+#[tokio::test]
+async fn one_replica_serves_alone() {
+    let cluster = Cluster::builder().replicas(1).start().await;
+    let (ada, bob) = two(&cluster.client().await).await;
+    let sent = ada.send("bob", "hello").await.expect("sent");
+    assert_eq!((sent.seq, sent.copies, sent.duplicate), (1, 1, false));
+    received(&bob, &["hello".into()]).await;
+}
+
+#[tokio::test]
+async fn three_replicas_hold_three_copies() {
+    let cluster = Cluster::builder().replicas(3).start().await;
+    let (ada, bob) = two(&cluster.client().await).await;
+    let sent = ada.send("bob", "hello").await.expect("sent");
+    assert_eq!(sent.copies, 3, "synced on every member of the view before it is acknowledged");
+    received(&bob, &["hello".into()]).await;
+}
+
+#[tokio::test]
+async fn any_two_may_crash_one_after_the_other_and_the_chat_goes_on() {
+    let mut cluster = Cluster::builder().replicas(3).start().await;
+    let (ada, bob) = two(&cluster.client().await).await;
+    let mut texts = Vec::new();
+    let mut send = async |ada: &Session, text: &str| {
+        let sent = ada.send("bob", text).await.expect("sent");
+        texts.push(text.to_string());
+        sent.copies
+    };
+    assert_eq!(send(&ada, "three").await, 3);
+    let first = cluster.leader().await;
+    cluster.kill(first).await;
+    assert!(send(&ada, "two").await >= 1);
+    cluster.whole().await;
+    let second = cluster.leader().await;
+    assert_ne!(first, second);
+    cluster.kill(second).await;
+    assert_eq!(send(&ada, "one").await, 1, "the last replica goes on alone");
+    cluster.restart(first).await;
+    cluster.whole().await;
+    assert_eq!(send(&ada, "two again").await, 2);
+    cluster.restart(second).await;
+    cluster.whole().await;
+    assert_eq!(send(&ada, "three again").await, 3);
+    received(&bob, &texts).await;
+}
+
+#[tokio::test]
+async fn two_killed_at_the_same_instant_leave_one_that_goes_on() {
+    let mut cluster = Cluster::builder().replicas(3).start().await;
+    let (ada, bob) = two(&cluster.client().await).await;
+    ada.send("bob", "before").await.expect("sent");
+    let leader = cluster.leader().await;
+    let other = cluster.running().into_iter().find(|id| *id != leader).expect("there are three");
+    cluster.kill(leader).await;
+    cluster.kill(other).await;
+    let sent = ada.send("bob", "after").await.expect("sent");
+    assert_eq!(sent.copies, 1);
+    received(&bob, &["before".into(), "after".into()]).await;
+}
+
+#[tokio::test]
+async fn a_stopped_leader_hands_over_first() {
+    let mut cluster = Cluster::builder().replicas(3).start().await;
+    let (ada, bob) = two(&cluster.client().await).await;
+    ada.send("bob", "before").await.expect("sent");
+    let leader = cluster.leader().await;
+    assert!(cluster.stop(leader).await, "it left the view before it ended");
+    let states = cluster.wait_until("the two others are the view", |states| {
+        states.values().all(|s| s.view.as_ref().is_some_and(|view| view.members.len() == 2))
+    });
+    assert_eq!(states.await.len(), 2);
+    assert_eq!(ada.send("bob", "after").await.expect("sent").copies, 2);
+    received(&bob, &["before".into(), "after".into()]).await;
+}
+
+#[tokio::test]
+async fn a_cut_off_leader_is_replaced_after_its_lease_and_catches_up() {
+    let cluster = Cluster::builder().replicas(3).start().await;
+    let (ada, bob) = two(&cluster.client().await).await;
+    ada.send("bob", "before").await.expect("sent");
+    let old = cluster.leader().await;
+    let others: Vec<u32> = cluster.running().into_iter().filter(|id| *id != old).collect();
+    cluster.partition(&[old], &others);
+    let states = cluster
+        .wait_until("one of the two others leads", |states| {
+            states.iter().any(|(id, s)| *id != old && s.serving)
+        })
+        .await;
+    assert!(!states[&old].serving, "the cut-off one does not serve: {states:#?}");
+    ada.send("bob", "after").await.expect("sent");
+    cluster.heal();
+    cluster.whole().await;
+    assert_eq!(cluster.status(old).expect("it runs").standing, Standing::Backup);
+    received(&bob, &["before".into(), "after".into()]).await;
+}
+
+#[tokio::test]
+async fn a_paused_leader_is_replaced_and_follows_when_it_wakes() {
+    let mut cluster = Cluster::builder().replicas(3).start().await;
+    let (ada, bob) = two(&cluster.client().await).await;
+    let old = cluster.leader().await;
+    cluster.pause(old).await;
+    ada.send("bob", "while it sleeps").await.expect("sent");
+    cluster.resume(old);
+    cluster.whole().await;
+    assert_ne!(cluster.leader().await, old);
+    received(&bob, &["while it sleeps".into()]).await;
+}
+
+#[tokio::test]
+async fn all_crash_and_the_last_to_die_must_be_back() {
+    let mut cluster = Cluster::builder().replicas(3).start().await;
+    let (ada, bob) = two(&cluster.client().await).await;
+    ada.send("bob", "three").await.expect("sent");
+    let mut dead = Vec::new();
+    for _ in 0..3 {
+        let leader = cluster.leader().await;
+        ada.send("bob", &format!("led by {leader}")).await.expect("sent");
+        cluster.kill(leader).await;
+        dead.push(leader);
+    }
+    let last = dead[2];
+    cluster.restart(dead[0]).await;
+    cluster.restart(dead[1]).await;
+    cluster
+        .wait_until("the two first to die wait for the last", |states| {
+            states.values().all(|s| !s.serving && s.waiting_for.iter().any(|id| id.0 == last))
+        })
+        .await;
+    cluster.restart(last).await;
+    cluster.whole().await;
+    ada.send("bob", "all back").await.expect("sent");
+    let texts: Vec<String> = ["three".into()]
+        .into_iter()
+        .chain(dead.iter().map(|leader| format!("led by {leader}")))
+        .chain(["all back".into()])
+        .collect();
+    received(&bob, &texts).await;
+}
+
+#[tokio::test]
+async fn with_min_copies_a_lonely_replica_reads_but_does_not_acknowledge() {
+    let options = Options { min_copies: 2, ..Options::default() };
+    let mut cluster = Cluster::builder().replicas(2).options(options).start().await;
+    let (ada, bob) = two(&cluster.client().await).await;
+    ada.send("bob", "two copies").await.expect("sent");
+    let leader = cluster.leader().await;
+    let other = if leader == 1 { 2 } else { 1 };
+    cluster.kill(other).await;
+    cluster.whole().await;
+    let hasty = Client::builder().servers(cluster.addresses()).timeout(Duration::from_millis(500));
+    let hasty = hasty.connect().await.expect("a leader");
+    let session = hasty.log_in("ada", PASSWORD).await;
+    assert!(session.is_err(), "a login is a write");
+    assert_eq!(ada.whoami().await.expect("reads go on").account.name, "ada");
+    cluster.restart(other).await;
+    cluster.whole().await;
+    ada.send("bob", "two copies again").await.expect("sent");
+    received(&bob, &["two copies".into(), "two copies again".into()]).await;
+}
