@@ -68,7 +68,7 @@ impl AdminService for AdminRpc {
             role: role(status.standing).to_owned(),
             epoch: Some(convert::epoch(status.epoch)),
             committed: status.committed,
-            applied: context.handle.gate().borrow().visible,
+            applied: context.handle.gate.borrow().visible,
             in_view: members.iter().map(|member| member.id.0).collect(),
             leader: status.leader.and_then(|leader| context.peer(leader)),
             incarnation: Some(incarnation(status.me.incarnation)),

@@ -87,7 +87,7 @@ impl RpcContext {
 
     /// The replica's state, as last published.
     pub(super) fn status(&self) -> Status {
-        self.handle.status().borrow().clone()
+        self.handle.status.borrow().clone()
     }
 
     /// A replica and its address; `None` for one that nobody told us about.
@@ -131,7 +131,7 @@ impl RpcContext {
 
     /// The leadership that has begun and not ended here, for a stream to be bound to.
     pub(super) async fn term(&self) -> Result<Term, Fault> {
-        let serving = self.handle.gate().borrow().serving;
+        let serving = self.handle.gate.borrow().serving;
         let term = match serving {
             Some(epoch) => self.leadership.term(epoch).await,
             None => None,
@@ -203,7 +203,7 @@ impl RpcContext {
         let looked = self.within(READING, self.readers.read(look)).await.ok_or_else(elsewhere)?;
         match looked? {
             // A login that has not come here yet looks the same: only the leader knows.
-            Err(Rejection::SessionInvalid) if self.handle.gate().borrow().serving.is_none() => Err(elsewhere()),
+            Err(Rejection::SessionInvalid) if self.handle.gate.borrow().serving.is_none() => Err(elsewhere()),
             value => Ok(Seen { value: value?, applied }),
         }
     }
