@@ -15,6 +15,9 @@ mod address;
 mod broken;
 mod cluster;
 mod conversation;
+mod folder;
+mod keyboard;
+mod ledger;
 mod orders;
 mod persistence;
 pub mod replica;
@@ -24,15 +27,16 @@ mod watch;
 
 pub use broken::Broken;
 
+use clap::{Args, Parser, Subcommand};
 use cluster::Place;
+use folder::Folder;
+use futures_util::future::{LocalBoxFuture, try_join_all};
 use replica::Fault;
 use report::Report;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-
-use clap::{Args, Parser, Subcommand};
 
 /// The first argument with which this program is a replica.
 const REPLICA: &str = "replica";
@@ -161,7 +165,7 @@ async fn run(script: Script, common: &Common) -> ExitCode {
 
 /// The parts of a script side by side, each on a cluster of its own.
 async fn tell(script: &Script, seed: u64, folder: &Path, report: &Report) -> Result<String, Broken> {
-    let mut parts: Vec<std::pin::Pin<Box<dyn Future<Output = Result<usize, Broken>> + '_>>> = Vec::new();
+    let mut parts: Vec<LocalBoxFuture<'_, Result<usize, Broken>>> = Vec::new();
     match script {
         Script::Persistence { replicas, choice } => {
             let sizes = replicas.map_or(1..=3, |replicas| replicas..=replicas);
@@ -177,12 +181,34 @@ async fn tell(script: &Script, seed: u64, folder: &Path, report: &Report) -> Res
             }
         }
     }
-    let in_turn = matches!(script, Script::TwoFaults { at, .. } if !at.is_empty());
-    let told = if in_turn { one_by_one(parts).await? } else { side_by_side(parts).await? };
+    let told: usize = match script {
+        // One place is for one replica at a time.
+        Script::TwoFaults { at, .. } if !at.is_empty() => {
+            let mut told = 0;
+            for part in parts {
+                told += part.await?;
+            }
+            told
+        }
+        _ => try_join_all(parts).await?.iter().sum(),
+    };
     Ok(match script {
         Script::Persistence { .. } => {
             format!("in {told} ways of going down and coming back, every acknowledged message is there, once, in order")
         }
         Script::TwoFaults { .. } => format!("in {told} runs, three replicas survived any two faults"),
     })
+}
+
+/// Waits for Ctrl-C, or for another request to end.
+async fn interrupted() {
+    let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = signals else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
 }

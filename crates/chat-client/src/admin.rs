@@ -108,9 +108,9 @@ impl Client {
     /// # Cancellation safety
     /// Safe.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// for replica in client.status_of_all().await {
     ///     println!("{}: {}", replica.address, replica.role);
@@ -168,9 +168,9 @@ impl Client {
     /// # Cancellation safety
     /// Dropping the future may leave the word given.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// for answer in client.declare_crashed(3).await? {
     ///     println!("{}: {}", answer.address, if answer.outcome.is_ok() { "accepted" } else { "refused" });

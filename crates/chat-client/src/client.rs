@@ -30,9 +30,9 @@ pub struct Client {
 
 /// Collects what a [`Client`] needs.
 ///
-/// ```no_run
+/// ```
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let servers = ["127.0.0.1:7101"];
+/// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
 /// use std::time::Duration;
 /// let client = chat_client::Client::builder().servers(servers).timeout(Duration::from_secs(3)).connect().await?;
 /// # drop(client); Ok(()) }
@@ -75,9 +75,9 @@ impl Builder {
     /// # Cancellation safety
     /// Safe: dropping the future leaves nothing behind.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// println!("{} leads", client.find_leader().await?.address);
     /// # Ok(()) }
@@ -139,9 +139,9 @@ impl Client {
     /// # Cancellation safety
     /// Safe.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// let leader = client.find_leader().await?;
     /// println!("replica {} leads in epoch {}", leader.id, leader.epoch);
@@ -162,9 +162,9 @@ impl Client {
     /// # Cancellation safety
     /// Dropping the future may leave the account registered.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// let account = client.register("bob", "battery staple").await?;
     /// assert_eq!(account.name, "bob");
@@ -183,9 +183,9 @@ impl Client {
     /// # Cancellation safety
     /// Dropping the future may leave the account registered.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// let key = chat_client::Key::generate();
     /// let first = client.register_with(key, "zoe", "Zoë ☃", "battery staple").await?;
@@ -221,9 +221,9 @@ impl Client {
     /// # Cancellation safety
     /// Dropping the future may leave a session open, which expires.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// # client.register("ann", "correct horse").await?;
     /// let session = client.log_in("ann", "correct horse").await?;
@@ -249,9 +249,9 @@ impl Client {
     /// # Errors
     /// [`Error::Usage`] when `token` is not 64 hexadecimal digits.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// # client.register("ann", "correct horse").await?;
     /// let token = client.log_in("ann", "correct horse").await?.export();

@@ -4,9 +4,9 @@
 //! next, without its caller noticing anything but time. A [`Session`] is somebody's login: it sends, and its [`Inbox`]
 //! receives. All of them are cheap to clone or to make, and share the connections of one client.
 //!
-//! ```no_run
+//! ```
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let servers = ["127.0.0.1:7101"];
+//! # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
 //! use chat_client::Client;
 //!
 //! let client = Client::builder().servers(servers).connect().await?;

@@ -69,9 +69,9 @@ impl Accounts {
     /// # Cancellation safety
     /// Safe: nothing is changed, and what was fetched is dropped.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// # client.register("ann", "correct horse").await?;
     /// # let session = client.log_in("ann", "correct horse").await?;

@@ -76,9 +76,9 @@ impl Session {
     ///
     /// Must be called within a tokio runtime.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// # client.register("ann", "correct horse").await?;
     /// # let session = client.log_in("ann", "correct horse").await?;
@@ -100,9 +100,9 @@ impl Session {
     /// # Cancellation safety
     /// Dropping the future may leave the mark moved.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// # client.register("ann", "correct horse").await?;
     /// # let session = client.log_in("ann", "correct horse").await?;
@@ -123,9 +123,9 @@ impl Session {
     /// # Cancellation safety
     /// Dropping the future may leave the mark moved.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// # client.register("ann", "correct horse").await?;
     /// # let session = client.log_in("ann", "correct horse").await?;
@@ -151,9 +151,9 @@ impl Session {
     /// # Cancellation safety
     /// Safe.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// # client.register("ann", "correct horse").await?;
     /// # let session = client.log_in("ann", "correct horse").await?;
@@ -171,9 +171,9 @@ impl Session {
     /// The accounts whose names match: `*` stands for any run of characters, `?` for one, everything else for
     /// itself. Ascending by name; pages are fetched as they are needed.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// # client.register("ann", "correct horse").await?;
     /// # let session = client.log_in("ann", "correct horse").await?;
@@ -190,9 +190,9 @@ impl Session {
     /// The messages between this account and the one named `with`, in both directions, in pages from the newest to
     /// the oldest.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// # client.register("ann", "correct horse").await?;
     /// # let session = client.log_in("ann", "correct horse").await?;
@@ -215,9 +215,9 @@ impl Session {
     /// # Cancellation safety
     /// Dropping the future may leave the session closed.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// # client.register("ann", "correct horse").await?;
     /// # let session = client.log_in("ann", "correct horse").await?;
@@ -244,9 +244,9 @@ impl Session {
     /// # Cancellation safety
     /// Dropping the future may leave the account deleted.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// # client.register("ann", "correct horse").await?;
     /// # let session = client.log_in("ann", "correct horse").await?;
@@ -267,9 +267,9 @@ impl Session {
     /// # Cancellation safety
     /// As [`delete_account`](Self::delete_account).
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// # client.register("ann", "correct horse").await?;
     /// # let session = client.log_in("ann", "correct horse").await?;

@@ -58,9 +58,9 @@ impl Session {
     /// Dropping the future may still send the message. Two sends of which the second begins after the first has
     /// returned, or whose [`submit`](Self::submit) has, arrive in that order.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// # client.register("ann", "correct horse").await?;
     /// # let session = client.log_in("ann", "correct horse").await?;
@@ -81,9 +81,9 @@ impl Session {
     /// # Cancellation safety
     /// As [`send`](Self::send).
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// # client.register("ann", "correct horse").await?;
     /// # let session = client.log_in("ann", "correct horse").await?;
@@ -107,9 +107,9 @@ impl Session {
     /// # Cancellation safety
     /// Dropped before it returns, it sends nothing.
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// # client.register("ann", "correct horse").await?;
     /// # let session = client.log_in("ann", "correct horse").await?;
@@ -130,9 +130,9 @@ impl Session {
     /// # Cancellation safety
     /// As [`submit`](Self::submit).
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let servers = ["127.0.0.1:7101"];
+    /// # let cluster = chat_testkit::Cluster::builder().replicas(1).start().await; let servers = cluster.addresses();
     /// # let client = chat_client::Client::builder().servers(servers).connect().await?;
     /// # client.register("ann", "correct horse").await?;
     /// # let session = client.log_in("ann", "correct horse").await?;
