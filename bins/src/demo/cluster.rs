@@ -20,14 +20,14 @@ const BOOK: &str = "addresses";
 
 /// Where a replica is to be.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pub address: SocketAddr,
     /// The network namespace, if it is not to run in this one.
     pub namespace: Option<String>,
 }
 
 /// Replicas 1 to n, running or not. Dropping it kills what runs.
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     replicas: Vec<Replica>,
     folder: PathBuf,
     /// For questions about status; it may be asked while nobody leads.
@@ -122,6 +122,11 @@ impl Cluster {
             self.replica(*id)?.gone(fault).await?;
         }
         Ok(())
+    }
+
+    /// Processor time that the running replicas have used, together.
+    pub fn cpu_seconds(&mut self) -> f64 {
+        self.replicas.iter().filter_map(Replica::cpu_seconds).sum()
     }
 
     /// That no replica has ended by itself.

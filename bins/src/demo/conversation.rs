@@ -46,11 +46,6 @@ impl Conversation {
         Ok(Self { sender, recipient, live, submitted, acknowledged, received, compared })
     }
 
-    /// How many messages were acknowledged.
-    pub fn acknowledged(&self) -> usize {
-        self.acknowledged.len()
-    }
-
     /// Sends a message without waiting for anything.
     pub async fn submit(&mut self) -> Result<Submitted, Broken> {
         self.submitted += 1;

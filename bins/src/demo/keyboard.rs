@@ -4,7 +4,7 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tc
 use std::io::IsTerminal as _;
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// A key that could begin a line stands for itself if nothing follows it for so long.
 const PAUSE: Duration = Duration::from_millis(600);
@@ -63,6 +63,8 @@ pub(super) struct Keyboard {
     /// How the terminal was, if it is one. Put back when this is dropped.
     terminal: Option<Termios>,
     typed: String,
+    /// When what was typed stands for itself.
+    decided: Option<Instant>,
     over: bool,
 }
 
@@ -78,7 +80,7 @@ impl Keyboard {
             now.special_codes[SpecialCodeIndex::VTIME] = 0;
             tcsetattr(std::io::stdin(), OptionalActions::Now, &now).is_ok()
         });
-        Self { input: tokio::io::stdin(), terminal, typed: String::new(), over: false }
+        Self { input: tokio::io::stdin(), terminal, typed: String::new(), decided: None, over: false }
     }
 
     /// The line that is being typed on a terminal.
@@ -93,20 +95,24 @@ impl Keyboard {
             return std::future::pending().await;
         }
         let mut key = [0];
-        // `s` is the status, unless it goes on as a word.
-        let read = if self.terminal.is_some() && self.typed == "s" {
-            match timeout(PAUSE, self.input.read(&mut key)).await {
+        let read = match self.decided {
+            None => self.input.read(&mut key).await,
+            Some(decided) => match timeout_at(decided, self.input.read(&mut key)).await {
                 Ok(read) => read,
                 Err(_) => {
-                    self.typed.clear();
-                    return Some(Order::Status);
+                    self.decided = None;
+                    return Order::parse(&std::mem::take(&mut self.typed));
                 }
-            }
-        } else {
-            self.input.read(&mut key).await
+            },
         };
         match read {
-            Ok(1) => self.take(key[0]),
+            Ok(1) => {
+                let order = self.take(key[0]);
+                // `s` is the status, unless it goes on as a word.
+                let undecided = self.terminal.is_some() && self.typed == "s";
+                self.decided = undecided.then(|| Instant::now() + PAUSE);
+                order
+            }
             _ => {
                 self.over = true;
                 Order::parse(&std::mem::take(&mut self.typed))

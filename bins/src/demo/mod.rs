@@ -13,19 +13,23 @@
 
 mod address;
 mod broken;
+mod chatter;
 mod cluster;
 mod conversation;
 mod folder;
 mod keyboard;
 mod ledger;
+mod operator;
 mod orders;
 mod persistence;
 pub mod replica;
 mod report;
+mod screen;
 mod two_faults;
 mod watch;
 
 pub use broken::Broken;
+pub(crate) use cluster::Cluster;
 
 use clap::{Args, Parser, Subcommand};
 use cluster::Place;

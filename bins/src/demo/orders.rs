@@ -5,11 +5,10 @@ pub(super) fn orders(n: u32) -> Vec<Vec<u32>> {
     let mut orders = vec![Vec::new()];
     for _ in 0..n {
         let longer = |order: &Vec<u32>| {
-            let order = order.clone();
-            (1..=n).filter(move |id| !order.contains(id)).map(move |id| (order.clone(), id)).collect::<Vec<_>>()
+            let next = (1..=n).filter(|id| !order.contains(id));
+            next.map(|id| [order.as_slice(), &[id]].concat()).collect::<Vec<_>>()
         };
-        let grown = orders.iter().flat_map(longer);
-        orders = grown.map(|(order, id)| [order, vec![id]].concat()).collect();
+        orders = orders.iter().flat_map(longer).collect();
     }
     orders
 }

@@ -120,6 +120,17 @@ impl Replica {
         self.running.is_some()
     }
 
+    /// Processor time that its process has used, user and system; `None` if there is none, or /proc does not say.
+    #[must_use]
+    pub fn cpu_seconds(&self) -> Option<f64> {
+        let pid = self.running.as_ref()?.pid.as_raw_nonzero();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name, in parentheses, may hold anything: fields are counted from its end. 14 and 15 are the times.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        let (user, system): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        Some((user + system) / rustix::param::clock_ticks_per_second() as f64)
+    }
+
     /// Starts the process, without waiting until it is ready.
     ///
     /// # Errors
@@ -170,7 +181,7 @@ impl Replica {
         let id = self.plan.id;
         let Some(running) = &mut self.running else { return Err(Broken(format!("replica {id} was not started"))) };
         let mut ready = running.ready.clone();
-        match timeout(WAIT, ready.wait_for(|ready| *ready)).await {
+        match timeout(WAIT, ready.wait_for(|ready| *ready)).await.map(|said| said.map(drop)) {
             Ok(Ok(_)) => Ok(()),
             // Its standard error is closed: it ends.
             Ok(Err(_)) => {
@@ -317,7 +328,7 @@ fn append(path: &Path) -> Option<File> {
 }
 
 /// Runs this process as a replica: `chatd` with these arguments, which dies with whoever started it.
-pub(super) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let parent = std::env::var(PARENT).ok().and_then(|parent| parent.parse().ok()).and_then(Pid::from_raw);
     if let Some(parent) = parent {
         let tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
