@@ -139,7 +139,7 @@ impl Turn<'_> {
     }
 
     async fn goes_on(&mut self, held: Vec<Submitted>, since: Instant) -> Result<(), Broken> {
-        let step = format!("{} of {} back", list(&self.cluster.running()), list(&self.cluster.ids()));
+        let step = format!("{} back of {}", list(&self.cluster.running()), list(&self.cluster.ids()));
         for submitted in held {
             self.talk.settle(submitted).await.map_err(|broken| broken.at(&step))?;
         }

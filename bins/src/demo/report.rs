@@ -32,7 +32,7 @@ impl Report {
             let step = json!({ "script": self.script, "run": run, "step": what, "kind": kind, "gap_ms": ms });
             print(&step.to_string());
         } else {
-            print(&format!("{run}  {what:<42} acknowledged after {ms:>7.1} ms"));
+            print(&format!("{run:<36}  {what:<48} acknowledged after {ms:>7.1} ms"));
         }
     }
 

@@ -32,6 +32,11 @@ impl Screen {
         if self.terminal { Duration::from_millis(100) } else { Duration::from_secs(1) }
     }
 
+    /// Whether what is being typed is to be seen in the line.
+    pub fn shows_keys(&self) -> bool {
+        self.terminal
+    }
+
     /// Something happened.
     pub fn event(&mut self, line: &str) {
         let seconds = self.begun.elapsed().as_secs_f64();
@@ -119,10 +124,6 @@ impl Screen {
         }
         let Ledger { sent, acknowledged, received, doubled, out_of_order, .. } = ledger;
         let gap = ledger.longest_gap(now).as_millis();
-        // The drawn line stays, above the totals.
-        if std::mem::take(&mut self.drawn) {
-            let _ = writeln!(std::io::stdout());
-        }
         self.print(&format!(
             "\n{sent} messages sent, {acknowledged} acknowledged, {received} received.\n\
              Of the acknowledged ones {missing} were not received, {doubled} came twice, {out_of_order} out of order.\n\

@@ -97,7 +97,7 @@ impl Running {
     async fn watch(self, screen: &mut Screen, mut end: impl Future<Output = ()> + Unpin) -> Result<bool, Broken> {
         let Running { cluster, mut chatter, mut said, say } = self;
         let (statuses, status) = watch::channel(Vec::new());
-        let looking = tokio::spawn(look(cluster.admin(), statuses));
+        let looking = tokio::spawn(look(cluster.admin(), cluster.servers(), statuses));
         let (orders, taken) = mpsc::unbounded_channel();
         let mut operator = tokio::spawn(operate(cluster, taken, say));
         let mut keyboard = Keyboard::open();
@@ -110,7 +110,10 @@ impl Running {
                     Some(Order::Quit) => break,
                     Some(Order::Status) => screen.status(&status.borrow()),
                     Some(order) => drop(orders.send(order)),
-                    None => screen.line(&chatter.ledger(), &status.borrow(), keyboard.typed()),
+                    None if screen.shows_keys() => {
+                        screen.line(&chatter.ledger(), &status.borrow(), keyboard.typed());
+                    }
+                    None => {}
                 },
                 Some(line) = said.recv() => screen.event(&line),
                 _ = frame.tick() => screen.line(&chatter.ledger(), &status.borrow(), keyboard.typed()),
@@ -121,8 +124,7 @@ impl Running {
         drain(&chatter, leader_of(&status.borrow()).is_some()).await;
         screen.line(&chatter.ledger(), &status.borrow(), "");
         looking.abort();
-        let kept = screen.totals(&chatter.ledger(), Instant::now());
-        drop(chatter);
+        let ended = Instant::now();
         drop(orders);
         loop {
             tokio::select! {
@@ -130,7 +132,7 @@ impl Running {
                 Some(line) = said.recv() => screen.event(&line),
             }
         }
-        Ok(kept)
+        Ok(screen.totals(&chatter.ledger(), ended))
     }
 }
 
@@ -146,11 +148,17 @@ async fn drain(chatter: &Chatter, led: bool) {
     }
 }
 
-async fn look(admin: Client, statuses: watch::Sender<Vec<ReplicaStatus>>) {
+async fn look(admin: Client, servers: Vec<String>, statuses: watch::Sender<Vec<ReplicaStatus>>) {
     let mut pace = interval(LOOK);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         pace.tick().await;
-        statuses.send_replace(admin.status_of_all().await);
+        let mut states = admin.status_of_all().await;
+        for state in &mut states {
+            // When nobody answers, nobody says whose address that is.
+            let known = (1..).zip(&servers).find(|(_, server)| **server == state.address);
+            state.id = state.id.or(known.map(|(id, _)| id));
+        }
+        statuses.send_replace(states);
     }
 }

@@ -4,7 +4,7 @@
 //! but an event, the next wake-up of the protocol, or the disk.
 
 use crate::clock::Clock;
-use crate::handle::{Control, Declined, Done, Gate, Proposal};
+use crate::handle::{Control, Declined, Done, Gate, Proposal, Row};
 use crate::node::{Disk as _, Node, Outbox, Turned};
 use crate::protocol::*;
 use crate::storage::{DiskError, SqliteDisk};
@@ -190,18 +190,20 @@ impl Driver {
             NotAccepting::HandingOver => Declined::HandingOver,
             NotAccepting::TooFewCopies(copies) => Declined::TooFewCopies(copies),
         });
-        if let Some(why) = why {
-            decline(proposals.into_iter().map(|proposal| proposal.answer), why);
-            return Vec::new();
-        }
         let serving = self.node.replica().serving();
         let (mut commands, mut answers) = (Vec::new(), Vec::new());
-        for proposal in proposals {
-            if proposal.epoch.is_some() && proposal.epoch != serving {
-                decline([proposal.answer], Declined::NotServing);
-            } else {
-                commands.push(proposal.command);
-                answers.push(proposal.answer);
+        for Proposal { command, row, answer } in proposals {
+            match why.or_else(|| row.as_ref().and_then(|row| out_of_row(row, serving))) {
+                None => {
+                    commands.push(command);
+                    answers.push(answer);
+                }
+                Some(why) => {
+                    if let Some(row) = row {
+                        row.broken.store(true, Ordering::Relaxed);
+                    }
+                    decline([answer], why);
+                }
             }
         }
         if !commands.is_empty() {
@@ -235,6 +237,12 @@ impl Driver {
         }
         ended
     }
+}
+
+/// Why this one of a row is not carried out, if it is not: an earlier one was not, or the epoch has ended.
+fn out_of_row(row: &Row, serving: Option<Epoch>) -> Option<Declined> {
+    let in_row = serving == Some(row.epoch) && !row.broken.load(Ordering::Relaxed);
+    (!in_row).then_some(Declined::NotServing)
 }
 
 fn size(command: &chat_core::Command) -> usize {

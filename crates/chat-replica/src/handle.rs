@@ -4,7 +4,7 @@ use crate::clock::Clock;
 use crate::protocol::{Epoch, Member, ReplicaId, Status, Time};
 use chat_core::{Command, Outcome, Rejection};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -37,12 +37,26 @@ pub struct Done {
     pub copies: usize,
 }
 
+/// Changes that one caller puts in line one after the other: they are carried out in that order within one epoch, and from the first that is
+/// declined on, all are. So what is sent again later comes after nothing that was sent behind it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub(crate) epoch: Epoch,
+    pub(crate) broken: Arc<AtomicBool>,
+}
+
+impl Row {
+    /// A new row, for the epoch in which this replica serves.
+    pub fn new(epoch: Epoch) -> Row {
+        Row { epoch, broken: Arc::default() }
+    }
+}
+
 /// A change on its way to the log.
 #[derive(Debug)]
 pub(crate) struct Proposal {
     pub command: Command,
-    /// Only in this epoch, if given: what is sent in a row is carried out in a row or not at all.
-    pub epoch: Option<Epoch>,
+    pub row: Option<Row>,
     pub answer: oneshot::Sender<Result<Done, Declined>>,
 }
 
@@ -96,7 +110,7 @@ pub struct Handle {
 
 impl Handle {
     /// Puts a change in line and returns where its answer will come. What one caller puts in line is proposed in that order.
-    /// With `epoch`, only if this replica then serves in that very epoch.
+    /// In a `row`, only if nothing before it in the row was declined.
     ///
     /// Waits while the line is full. Cancel safe: until it returns, nothing is in line; afterwards, dropping the receiver lets the change
     /// go on unheard.
@@ -106,10 +120,10 @@ impl Handle {
     pub async fn submit(
         &self,
         command: Command,
-        epoch: Option<Epoch>,
+        row: Option<Row>,
     ) -> Result<oneshot::Receiver<Result<Done, Declined>>, Declined> {
         let (answer, receiver) = oneshot::channel();
-        let proposal = Proposal { command, epoch, answer };
+        let proposal = Proposal { command, row, answer };
         self.proposals.send(proposal).await.map_err(|_| Declined::Stopped)?;
         Ok(receiver)
     }

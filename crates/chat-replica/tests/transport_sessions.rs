@@ -233,7 +233,7 @@ async fn a_driver_that_is_gone_ends_every_task_and_connection() {
     two.until(|input| matches!(input, Input::SessionDown { .. }).then_some(())).await;
 }
 
-/// Connections that a cut leaves half dead: both ends believe in them, and nothing passes.
+/// Connections that a cut leaves half dead: both ends believe in them, and nothing passes, nor is taken.
 #[derive(Default)]
 struct Cut(Arc<AtomicBool>);
 
@@ -269,16 +269,22 @@ impl AsyncRead for Cuttable {
 impl AsyncWrite for Cuttable {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
         if self.cut.load(Ordering::SeqCst) {
-            return Poll::Ready(Ok(buf.len()));
+            return Poll::Pending;
         }
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        if self.cut.load(Ordering::SeqCst) {
+            return Poll::Pending;
+        }
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        if self.cut.load(Ordering::SeqCst) {
+            return Poll::Pending;
+        }
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
@@ -299,4 +305,22 @@ async fn a_half_dead_connection_ends_at_both_ends() {
     one.until(|input| (*input == Input::SessionDown { session, peer: ReplicaId(2) }).then_some(())).await;
     two.until(|input| matches!(input, Input::SessionDown { .. }).then_some(())).await;
     assert_eq!(one.next().await, Input::Unreachable { peer: ReplicaId(2) });
+}
+
+#[tokio::test]
+async fn a_connection_that_is_stuck_does_not_hold_up_the_end() {
+    let never = Duration::from_secs(3600);
+    let tuning = Tuning { keepalive_interval: never, keepalive_timeout: never, ..short() };
+    let cut = Arc::new(Cut::default());
+    let there = listener().await;
+    let start = Start { tuning: tuning.clone(), connector: cut.clone(), ..Start::new(member(1, 1)) };
+    let mut one = start.peer(2, there.local_addr().unwrap()).on(listener().await);
+    let two = Start { tuning, ..Start::new(member(2, 1)) }.on(there);
+    one.reaches(two.me).await;
+    cut.0.store(true, Ordering::SeqCst);
+    for n in 0..1000 {
+        one.sender.send(one.ping(two.me, n));
+    }
+    one.shutdown.cancel();
+    timeout(LONG, one.sender.ended()).await.expect("an end");
 }

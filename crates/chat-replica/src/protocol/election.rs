@@ -5,6 +5,7 @@ use super::message::*;
 use super::primary::Primary;
 use super::quorum::quorum;
 use super::replica::{Replica, Role};
+use super::replication::Progress;
 use super::types::*;
 use core::time::Duration;
 
@@ -61,7 +62,7 @@ impl Replica {
 
     /// Whether this disk may count at all: it belongs to a cluster, is whole, and is not leaving.
     fn may_stand(&self) -> bool {
-        self.log.newest_view().is_some() && self.impaired_until.is_none() && !self.relinquished && !self.left
+        self.log.newest_view().is_some() && self.impaired_until.is_none() && !self.relinquished && !self.has_left()
     }
 
     pub(super) fn elect(&mut self) {
@@ -250,7 +251,8 @@ impl Replica {
         let mut primary = Primary::new(self.promised, first.index, self.now);
         for (id, peer) in &self.peers {
             if let Some(member) = peer.reachable() {
-                primary.follow(*id, member, peer.last.index.min(first.index - 1), self.now);
+                let guess = peer.last.index.min(first.index - 1);
+                primary.progress.insert(*id, Progress::new(member, guess, self.now));
             }
         }
         self.out.persist.push(Persist::Append(first));

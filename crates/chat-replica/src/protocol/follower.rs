@@ -1,13 +1,10 @@
-//! Accepting the primary's log, and leaving.
+//! Accepting the primary's log (rules 1, 2, 5).
 
 use super::effects::{Event, Persist};
 use super::log::LogRead;
 use super::message::*;
 use super::replica::{Leader, Replica, Role};
 use super::types::*;
-
-/// How long a replica that leaves waits for a primary to be found.
-const LEADERLESS: core::time::Duration = core::time::Duration::from_millis(300);
 
 /// What an append finds at the place that it follows.
 enum Join {
@@ -53,7 +50,7 @@ impl Replica {
             return;
         }
         let matched = append.prev.index + append.entries.len() as u64;
-        if !self.accept_entries(chain, append.entries, disk) {
+        if !self.accept_entries(append.prev.index, chain, append.entries, disk) {
             return;
         }
         self.verified = self.verified.max(matched);
@@ -94,9 +91,11 @@ impl Replica {
     }
 
     /// Skips what the log has, cuts back what conflicts, appends the rest. `false` if the entries cannot be right.
-    fn accept_entries(&mut self, mut chain: ChainHash, entries: Vec<Entry>, disk: &dyn LogRead) -> bool {
+    fn accept_entries(&mut self, prev: u64, mut chain: ChainHash, entries: Vec<Entry>, disk: &dyn LogRead) -> bool {
+        let mut expected = prev;
         for entry in entries {
-            if !entry.follows(chain) {
+            expected += 1;
+            if entry.index != expected || !entry.follows(chain) {
                 return false;
             }
             let previous = std::mem::replace(&mut chain, entry.hash);
@@ -137,45 +136,5 @@ impl Replica {
 
     pub(super) fn fatal(&mut self, why: String) {
         self.out.events.push(Event::Fatal(why));
-    }
-
-    /// Rule 5, handing over: the primary asks to be followed by this replica, so nobody needs to be polled.
-    pub(super) fn on_transfer(&mut self, from: Member, epoch: Epoch) {
-        let follows = self.leader.as_ref().is_some_and(|leader| leader.member == from);
-        let fit = self.impaired_until.is_none() && !self.relinquished && self.leaving.is_none();
-        if epoch == self.promised && follows && fit && matches!(self.role, Role::Follower) {
-            self.stand();
-        }
-    }
-
-    /// Leaves the view: a primary hands over first, a backup asks to be left out. Ends with [`Event::Left`].
-    pub(super) fn leave(&mut self) {
-        if self.leaving.is_none() || self.left {
-            return;
-        }
-        let newest = self.log.newest_view();
-        let alone = newest.is_none_or(|at| at.view.members == [self.me]);
-        let out = self.log.committed_view().is_none_or(|at| !at.view.names(&self.me))
-            && newest.is_none_or(|at| !at.view.names(&self.me));
-        if alone || out {
-            self.left = true;
-            self.out.events.push(Event::Left);
-            return;
-        }
-        match &self.role {
-            Role::Primary(_) => self.begin_transfer(None),
-            Role::Candidate(_) => {}
-            Role::Follower => {
-                let leader = self.leader.as_ref().map(|leader| leader.member);
-                if let Some(leader) = leader.filter(|_| self.hears_primary()) {
-                    self.relinquished = true;
-                    self.send(leader, Message::Leave { epoch: self.promised });
-                } else if self.leaving.is_some_and(|since| self.now.since(since) > LEADERLESS) {
-                    // Nobody to ask: going is a crash like any other, and loses as little.
-                    self.left = true;
-                    self.out.events.push(Event::Left);
-                }
-            }
-        }
     }
 }

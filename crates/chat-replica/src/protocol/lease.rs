@@ -12,12 +12,12 @@ const PING_SOON: Duration = Duration::from_millis(3);
 
 impl Replica {
     pub(super) fn ping(&mut self) {
-        let soon = self.ping_soon && self.now.since(self.pinged_at) >= PING_SOON;
+        let soon = self.ping_soon && self.pinged_at.is_none_or(|at| self.now.since(at) >= PING_SOON);
         if self.now < self.next_ping && !soon {
             return;
         }
         self.ping_soon = false;
-        self.pinged_at = self.now;
+        self.pinged_at = Some(self.now);
         self.next_ping = self.now.after(self.config.ping_interval);
         let ping = Ping {
             sent_at: self.now,

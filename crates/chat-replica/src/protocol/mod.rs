@@ -9,8 +9,11 @@
 //! | --- | --- |
 //! | `quorum` | 4: who may act on behalf of a view |
 //! | `election` | 3, 5, 9, 10: polling, standing, voting, taking over |
-//! | `primary` | 1, 5, 6, 7, 13: writing, committing, changing the view |
-//! | `follower` | 1, 2, 5: accepting the primary's log; leaving |
+//! | `primary` | 1, 5, 13: writing, committing |
+//! | `replication` | 1: entries on their way to members and learners |
+//! | `membership` | 6, 7: changing the view |
+//! | `handover` | 5, 7, 8: handing over, leaving |
+//! | `follower` | 1, 2, 5: accepting the primary's log |
 //! | `lease`, `peer` | 7, 8, 11: leases, proof of crashes, when reads may be answered |
 //! | `founding`, `replica` | 12: the first start, and who is listened to |
 //! | `log` | the views in force, and where each epoch starts |
@@ -23,13 +26,16 @@ mod effects;
 mod election;
 mod follower;
 mod founding;
+mod handover;
 mod lease;
 mod log;
+mod membership;
 mod message;
 mod peer;
 mod primary;
 mod quorum;
 mod replica;
+mod replication;
 mod status;
 mod types;
 

@@ -3,6 +3,7 @@
 use super::config::{Config, Recovered};
 use super::effects::{Effects, Event, Input, Persist};
 use super::election::{Candidate, Polling, Voted};
+use super::handover::Leaving;
 use super::log::{Log, LogRead};
 use super::message::*;
 use super::peer::{Admission, Peer};
@@ -58,13 +59,12 @@ pub struct Replica {
     pub(super) next_ping: Time,
     /// Peers must be asked again before the next regular ping: for a lease in a new view, or whom they are in contact with.
     pub(super) ping_soon: bool,
-    pub(super) pinged_at: Time,
+    pub(super) pinged_at: Option<Time>,
     /// Peers whose pings go unanswered because a candidacy would leave them out (rule 7).
     pub(super) withheld: Vec<ReplicaId>,
-    pub(super) leaving: Option<Time>,
+    pub(super) leaving: Option<Leaving>,
     /// This process has told the primary that it relies on no lease: it may use none, for ever.
     pub(super) relinquished: bool,
-    pub(super) left: bool,
     pub(super) suspected: Option<Member>,
     pub(super) random: u64,
     pub(super) out: Effects,
@@ -98,11 +98,10 @@ impl Replica {
             next_poll: now,
             next_ping: now,
             ping_soon: false,
-            pinged_at: Time(0),
+            pinged_at: None,
             withheld: Vec::new(),
             leaving: None,
             relinquished: false,
-            left: false,
             suspected: None,
             random: config.seed | 1,
             out: Effects::default(),
@@ -144,9 +143,7 @@ impl Replica {
             Input::Persisted { took } => self.persisted(took),
             Input::Confirm => self.ping_soon = true,
             Input::Transfer { to } => self.begin_transfer(to),
-            Input::Leave => {
-                self.leaving.get_or_insert(self.now);
-            }
+            Input::Leave => self.begin_leaving(),
         }
     }
 

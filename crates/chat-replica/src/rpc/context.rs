@@ -47,7 +47,7 @@ pub(super) type Looked<T> = rusqlite::Result<Result<T, Rejection>>;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Seen<T> {
     pub value: T,
-    /// The state held everything up to this log index, at least.
+    /// The state held everything up to this log index, and nothing after.
     pub applied: u64,
 }
 
@@ -180,9 +180,9 @@ impl RpcContext {
         let read = async {
             loop {
                 let permit = self.handle.read_permit().await.map_err(|why| self.declined(why))?;
-                let looked = self.readers.read(look.clone()).await?;
+                let (looked, applied) = self.readers.read(dated(look.clone())).await?;
                 if self.handle.still_holds(&permit) {
-                    return Ok(Seen { value: looked?, applied: permit.index });
+                    return Ok(Seen { value: looked?, applied });
                 }
             }
         };
@@ -199,9 +199,10 @@ impl RpcContext {
         let Some(index) = min_index else { return self.read_as_leader(look).await };
         let elsewhere = || self.declined(Declined::NotServing);
         let visible = self.within(CATCHING_UP, self.handle.wait_visible(index)).await.ok_or_else(elsewhere)?;
-        let applied = visible.map_err(|why| self.declined(why))?;
-        let looked = self.within(READING, self.readers.read(look)).await.ok_or_else(elsewhere)?;
-        match looked? {
+        visible.map_err(|why| self.declined(why))?;
+        let looked = self.within(READING, self.readers.read(dated(look))).await.ok_or_else(elsewhere)?;
+        let (looked, applied) = looked?;
+        match looked {
             // A login that has not come here yet looks the same: only the leader knows.
             Err(Rejection::SessionInvalid) if self.handle.gate.borrow().serving.is_none() => Err(elsewhere()),
             value => Ok(Seen { value: value?, applied }),
@@ -235,3 +236,10 @@ macro_rules! found {
     };
 }
 pub(super) use found;
+
+/// A look, and up to which log index the state that it saw was applied.
+fn dated<T>(
+    look: impl Fn(&SqliteState<'_>) -> Looked<T>,
+) -> impl Fn(&SqliteState<'_>) -> rusqlite::Result<(Result<T, Rejection>, u64)> {
+    move |state| Ok((look(state)?, state.applied()?))
+}

@@ -1,14 +1,14 @@
 //! Many sends in flight on one stream.
 //!
 //! The stream is bound to one epoch: what follows a send that was declined must not be carried out before that send comes again. So
-//! sends go into the driver's line one after the other without waiting for answers, and the first answer that is not the log's ends
+//! sends go into the driver's line one after the other without waiting for answers, in one row, and the first answer that is not the log's ends
 //! the stream. Answers leave in the order of the sends, as many in one frame as there are.
 
 use super::context::RpcContext;
 use super::errors::Fault;
 use super::leadership::Term;
 use super::{auth, convert};
-use crate::handle::{Declined, Done};
+use crate::handle::{Declined, Done, Row};
 use chat_core::{Rejection, TokenHash};
 use chat_proto::v1::{self, tagged_result};
 use futures_util::{Stream, stream};
@@ -34,6 +34,7 @@ pub(super) async fn open(
     let sends = Sends {
         context,
         session,
+        row: Row::new(term.epoch()),
         term,
         inbound: Some(request.into_inner()),
         frame: Vec::new().into_iter(),
@@ -49,6 +50,7 @@ struct Sends {
     context: Arc<RpcContext>,
     session: TokenHash,
     term: Term,
+    row: Row,
     /// `None` once the client has sent everything.
     inbound: Option<Streaming<v1::SendStreamRequest>>,
     /// What is left of the frame that was read last.
@@ -197,10 +199,10 @@ impl Sends {
         let answer = match convert::send(send, self.session) {
             Err(rejection) => Answer::Refused(rejection),
             Ok(command) => {
-                let epoch = Some(self.term.epoch());
+                let row = Some(self.row.clone());
                 tokio::select! {
                     biased;
-                    submitted = self.context.handle.submit(command, epoch) => Answer::Awaited(submitted?),
+                    submitted = self.context.handle.submit(command, row) => Answer::Awaited(submitted?),
                     () = self.term.over() => return Err(Declined::NotServing),
                     () = self.context.shutdown() => return Err(Declined::Stopped),
                 }

@@ -105,6 +105,15 @@ impl<'c> SqliteState<'c> {
         SqliteState { connection }
     }
 
+    /// The last log entry that this state holds.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn applied(&self) -> Result<u64> {
+        let applied = self.one("SELECT applied FROM replica", [], |row| row.get::<_, i64>(0))?;
+        Ok(applied.unwrap_or_default() as u64)
+    }
+
     fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>> {
         self.connection.prepare_cached(sql)
     }

@@ -280,21 +280,27 @@ impl Walk {
                 self.world.resume(host, run);
             }
         }
-        let revive = |world: &mut World| (0..n).for_each(|host| world.start(host));
-        revive(&mut self.world);
-        // Those that were leaving go, and those that became other disks come back.
-        for _ in 0..30 {
-            self.world.run_for(100 * MS);
-            revive(&mut self.world);
+        let mut well = false;
+        let end = self.world.now + PATIENCE;
+        while !well && self.world.now < end {
+            // Those that were leaving go, and come back.
+            (0..n).for_each(|host| self.world.start(host));
+            well = self.world.run_until_so(50 * MS, |world| world.is_well());
         }
-        let well = self.world.run_until_so(PATIENCE, |world| world.is_well());
         if !well {
             assert!(self.damaged.is_some(), "NO PROGRESS within {} s of peace", PATIENCE / SECOND);
             return true;
         }
-        let primary = self.world.serving()[0];
-        let enough = self.world.settings.min_copies <= n;
-        assert_eq!(self.world.propose(primary), enough, "a serving primary takes a batch");
+        if self.world.settings.min_copies > n {
+            return false;
+        }
+        let mut taken = false;
+        for _ in 0..2000 {
+            (0..n).for_each(|host| self.world.start(host));
+            taken = taken || self.world.serving().first().copied().is_some_and(|primary| self.world.propose(primary));
+            self.world.run_for(MS);
+        }
+        assert!(taken, "nobody takes a batch");
         let done = self.world.run_until_so(2 * SECOND, |world| world.all_agree());
         assert!(done, "a new batch does not reach everybody");
         assert!(self.world.serving().len() == 1, "one serves");

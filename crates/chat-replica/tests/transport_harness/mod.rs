@@ -114,11 +114,14 @@ impl Process {
 
     /// Passes over events until one is wanted.
     pub async fn until<T>(&mut self, mut wanted: impl FnMut(&Input) -> Option<T>) -> T {
-        loop {
-            if let Some(found) = wanted(&self.next().await) {
-                return found;
+        let look = async {
+            loop {
+                if let Some(found) = wanted(&self.next().await) {
+                    return found;
+                }
             }
-        }
+        };
+        timeout(LONG, look).await.expect("the wanted event")
     }
 
     /// Waits for a session that this process dialled.
