@@ -23,9 +23,10 @@ const USAGE: u8 = 2;
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let flags = match Flags::try_parse_from(arguments) {
         Ok(flags) => flags,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        Err(error) if error.use_stderr() => return fail(USAGE, &sentence(&error)),
+        Err(help) => {
+            let _ = help.print();
+            return ExitCode::SUCCESS;
         }
     };
     let config = match flags.into_config() {
@@ -103,6 +104,15 @@ fn abort_on_panic() {
         told(panic);
         std::process::abort();
     }));
+}
+
+/// What is wrong with the command line, in one line as every other refusal.
+fn sentence(error: &clap::Error) -> String {
+    let text = error.to_string();
+    // The first paragraph says it; usage and hints follow.
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = first.trim_start_matches("error: ").split_whitespace().collect();
+    format!("{} (see chatd --help)", words.join(" "))
 }
 
 fn say(line: &str) {

@@ -9,7 +9,10 @@ const PORT: u16 = 7100;
 
 /// A random address of 127.0.0.0/8 at which nobody listens. There are 16 million, so it stays free until a replica takes
 /// it, and while that replica is down.
-pub(super) fn free() -> Result<SocketAddr, Broken> {
+///
+/// # Errors
+/// If none is found.
+pub fn free() -> Result<SocketAddr, Broken> {
     let mut random = rand::rng();
     for _ in 0..100 {
         let [b, c] = random.random::<[u8; 2]>();

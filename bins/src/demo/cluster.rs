@@ -7,7 +7,7 @@ use super::replica::{Fault, Plan, Replica, Said};
 use chat_client::{Client, ReplicaStatus, Role};
 use chat_proto::v1::{TransferRequest, admin_service_client::AdminServiceClient};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -29,7 +29,6 @@ pub(crate) struct Place {
 /// Replicas 1 to n, running or not. Dropping it kills what runs.
 pub(crate) struct Cluster {
     replicas: Vec<Replica>,
-    folder: PathBuf,
     /// For questions about status; it may be asked while nobody leads.
     admin: Client,
 }
@@ -62,7 +61,7 @@ impl Cluster {
         };
         let replicas: Vec<_> = (1..).zip(&places).map(replica).collect();
         let admin = Client::builder().servers(places.iter().map(|place| place.address.to_string())).connect_lazy()?;
-        Ok(Self { replicas, folder: folder.to_path_buf(), admin })
+        Ok(Self { replicas, admin })
     }
 
     /// All of them started on what data they have, and one view.
@@ -83,11 +82,6 @@ impl Cluster {
 
     pub fn running(&self) -> Vec<u32> {
         self.replicas.iter().filter(|replica| replica.runs()).map(Replica::id).collect()
-    }
-
-    /// Where the data and the logs are.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 
     pub fn servers(&self) -> Vec<String> {
@@ -154,7 +148,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until all replicas that run are one view, and each of them says so. Returns who leads it.
+    /// Waits until all replicas that run are one view, and each of them says so.
     pub async fn whole(&mut self) -> Result<(), Broken> {
         let running = self.running();
         let one_view = |states: &[ReplicaStatus]| {

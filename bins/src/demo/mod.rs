@@ -11,7 +11,7 @@
 //!
 //! The same scripts are run by the tests in `bins/tests`.
 
-mod address;
+pub mod address;
 mod broken;
 mod chatter;
 mod cluster;

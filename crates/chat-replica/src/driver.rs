@@ -76,6 +76,19 @@ impl Driver {
 
     /// Runs until the end. On a thread of its own: the disk's syncs block it.
     pub fn run(mut self, runtime: &tokio::runtime::Runtime) -> Ended {
+        let ended = self.turns(runtime);
+        // Handlers may outlive this thread for a moment: no read passes any more (rule 11).
+        self.wiring.close_gate();
+        match ended {
+            Ended::RolledBack(_) => match self.node.disk_mut().become_another() {
+                Ok(()) => ended,
+                Err(error) => Ended::Failed(error.to_string()),
+            },
+            ended => ended,
+        }
+    }
+
+    fn turns(&mut self, runtime: &tokio::runtime::Runtime) -> Ended {
         let mut turned = Turned::default();
         loop {
             let mut inputs: Vec<Input> = Vec::new();
@@ -93,7 +106,7 @@ impl Driver {
                 Err(error) => return Ended::Failed(error.to_string()),
             }
             if let Some(ended) = self.ended.take() {
-                return self.end(ended);
+                return ended;
             }
         }
     }
@@ -228,14 +241,11 @@ impl Driver {
             changed
         });
     }
+}
 
-    fn end(mut self, ended: Ended) -> Ended {
-        if matches!(ended, Ended::RolledBack(_))
-            && let Err(error) = self.node.disk_mut().become_another()
-        {
-            return Ended::Failed(error.to_string());
-        }
-        ended
+impl Wiring {
+    fn close_gate(&self) {
+        self.gate.send_modify(|gate| (gate.serving, gate.lease_until) = (None, None));
     }
 }
 
@@ -308,7 +318,7 @@ impl Outbox for TurnOut<'_> {
             Event::SteppedDown(epoch) => {
                 tracing::info!(%epoch, "no longer primary");
                 // Before anything that rests on it leaves: no read passes from here on (rule 11).
-                self.wiring.gate.send_modify(|gate| (gate.serving, gate.lease_until) = (None, None));
+                self.wiring.close_gate();
                 decline(self.waiting.drain(..).flat_map(|waiting| waiting.answers), Declined::Unknown);
             }
             Event::View(at) => {
@@ -325,7 +335,8 @@ impl Outbox for TurnOut<'_> {
             Event::Left => *self.ended = Some(Ended::Left),
             Event::Repaired => tracing::info!("the log is repaired: this disk counts again"),
             Event::RolledBack { by, known } => {
-                let why = format!("replica {by} has seen start {} of this disk, which is further on than it is", known.count);
+                let why =
+                    format!("replica {by} has seen start {} of this disk, which is further on than it is", known.count);
                 *self.ended = Some(Ended::RolledBack(why));
             }
             Event::Fatal(why) => *self.ended = Some(Ended::Failed(why)),

@@ -43,7 +43,9 @@ pub enum StartError {
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     /// The data directory belongs to another cluster than the others.
-    #[error("the data directory {data} belongs to cluster {ours}, but replica {peer} at {address} belongs to cluster {theirs}")]
+    #[error(
+        "the data directory {data} belongs to cluster {ours}, but replica {peer} at {address} belongs to cluster {theirs}"
+    )]
     OtherCluster {
         /// The directory.
         data: String,
@@ -105,7 +107,8 @@ impl Server {
         let id = ReplicaId(config.id);
         let identity = DataDirectory::inspect(&config.data, id)?;
         let listener = bind(config.listen)?;
-        let address = listener.local_addr().map_err(|source| StartError::Listen { address: ([0, 0, 0, 0], 0).into(), source })?;
+        let address =
+            listener.local_addr().map_err(|source| StartError::Listen { address: ([0, 0, 0, 0], 0).into(), source })?;
         if let Some(ours) = identity.and_then(|identity| identity.cluster) {
             ask_cluster(&config.data.display().to_string(), ours, config.id, &config.replicas).await?;
         }
@@ -113,7 +116,7 @@ impl Server {
         let failed = |source| StartError::Disk { path: directory.database().display().to_string(), source };
         let (disk, member, recovered) = SqliteDisk::open(directory.clone(), id).map_err(failed)?;
         let (address_book, options) = (config.replicas, config.options);
-        Ok(Parts { address, listener, directory, disk, member, recovered, address_book, options, connector }.run()?)
+        Parts { address, listener, directory, disk, member, recovered, address_book, options, connector }.run()
     }
 
     /// Where it listens.
@@ -238,7 +241,8 @@ impl Parts {
         let Parts { address, listener, directory, disk, member, recovered, address_book, options, connector } = self;
         let clock = Clock::start();
         let (id, shutdown) = (member.id, CancellationToken::new());
-        let replicas: Vec<(ReplicaId, String)> = address_book.iter().map(|(id, at)| (ReplicaId(*id), at.clone())).collect();
+        let replicas: Vec<(ReplicaId, String)> =
+            address_book.iter().map(|(id, at)| (ReplicaId(*id), at.clone())).collect();
         let others: Vec<(ReplicaId, String)> = replicas.iter().filter(|(other, _)| *other != id).cloned().collect();
         let (cluster_sender, cluster) = watch::channel(recovered.cluster);
         let settings = protocol_config(member, &others, &options);
@@ -294,7 +298,17 @@ impl Parts {
         };
         let (thread, ended) = spawn_driver(Driver::new(node, wiring), id).map_err(StartError::Thread)?;
         let leave_timeout = options.leave_timeout;
-        Ok(Server { address, _listener: listener, member, handle, leave_timeout, stop, shutdown, ended, thread: Some(thread) })
+        Ok(Server {
+            address,
+            _listener: listener,
+            member,
+            handle,
+            leave_timeout,
+            stop,
+            shutdown,
+            ended,
+            thread: Some(thread),
+        })
     }
 }
 

@@ -16,13 +16,7 @@ enum Join {
 
 impl Replica {
     /// Rules 1, 2 and 5: entries of a primary whose epoch is not below the promise; a conflicting tail is cut back.
-    pub(super) fn on_append(
-        &mut self,
-        from: Member,
-        cluster: Option<ClusterId>,
-        append: Append,
-        disk: &dyn LogRead,
-    ) {
+    pub(super) fn on_append(&mut self, from: Member, cluster: Option<ClusterId>, append: Append, disk: &dyn LogRead) {
         let epoch = append.epoch;
         self.see(epoch);
         if epoch < self.promised || epoch.replica != from.id {
@@ -109,7 +103,10 @@ impl Replica {
                     continue;
                 }
                 Some(epoch) if entry.index <= self.log.committed() => {
-                    self.fatal(format!("entry {} is committed here in epoch {epoch}, not {}", entry.index, entry.epoch));
+                    self.fatal(format!(
+                        "entry {} is committed here in epoch {epoch}, not {}",
+                        entry.index, entry.epoch
+                    ));
                     return false;
                 }
                 Some(_) => {

@@ -27,7 +27,9 @@ impl Replica {
             primary: matches!(self.role, Role::Primary(_)),
         };
         for member in self.reachable() {
-            let unknown = |peer: &Peer| peer.hello.is_none() && peer.greeted_at.is_none_or(|at| self.now.since(at) >= self.config.ping_interval);
+            let unknown = |peer: &Peer| {
+                peer.hello.is_none() && peer.greeted_at.is_none_or(|at| self.now.since(at) >= self.config.ping_interval)
+            };
             if self.peers.get(&member.id).is_some_and(unknown) {
                 self.greet(member);
             }

@@ -141,7 +141,6 @@ impl Peer {
         self.granted.iter().filter(move |(_, until)| *until > now).map(|(to, _)| *to)
     }
 
-
     /// It is bound to us until then, by our clock.
     pub fn hold(&mut self, member: Member, until: Time) {
         match &mut self.held {

@@ -66,7 +66,10 @@ mod tests {
         assert!(!quorum(&three, &c, &[c], |m| *m == a), "one proof is not two");
         assert!(quorum(&three, &c, &[c], |m| *m == a || *m == b), "both proven crashed");
         let replaced = Member { disk: DiskId([9; 16]), ..b };
-        assert!(!quorum(&three, &member(3, 2), &[a, replaced, member(3, 2)], NONE), "another disk is no vote (rule 12)");
+        assert!(
+            !quorum(&three, &member(3, 2), &[a, replaced, member(3, 2)], NONE),
+            "another disk is no vote (rule 12)"
+        );
         assert!(!quorum(&view(1, &[]), &a, &[a], NONE), "an empty view is nobody's");
     }
 }

@@ -37,14 +37,8 @@ pub(crate) fn start(
     let identity = Identity { replica: facts.id, disk: facts.disk, cluster: facts.cluster };
     directory.identify(&identity).map_err(DiskError::File)?;
     let member = Member { id, disk: facts.disk, incarnation };
-    let recovered = Recovered {
-        cluster: facts.cluster,
-        promised: facts.promised,
-        log: found.log,
-        deaths,
-        known,
-        impaired_until,
-    };
+    let recovered =
+        Recovered { cluster: facts.cluster, promised: facts.promised, log: found.log, deaths, known, impaired_until };
     Ok((member, recovered, facts.applied))
 }
 

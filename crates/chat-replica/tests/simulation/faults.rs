@@ -109,10 +109,15 @@ impl World {
     pub fn would_be_noticed(&self, host: usize, snapshot: &Disk) -> bool {
         let noticed = |other: usize| {
             let known = &self.hosts[other].disk.known;
-            known.iter().any(|m| m.id == super::world::id(host) && m.disk == snapshot.id && m.incarnation.count > snapshot.starts.count)
+            known.iter().any(|m| {
+                m.id == super::world::id(host) && m.disk == snapshot.id && m.incarnation.count > snapshot.starts.count
+            })
         };
-        let alone = snapshot.log.iter().rev().find_map(|entry| entry.body.view()).is_none_or(|view| view.members.len() == 1);
-        snapshot.id == self.hosts[host].disk.id && !alone && (0..self.settings.n).filter(|other| *other != host).all(noticed)
+        let alone =
+            snapshot.log.iter().rev().find_map(|entry| entry.body.view()).is_none_or(|view| view.members.len() == 1);
+        snapshot.id == self.hosts[host].disk.id
+            && !alone
+            && (0..self.settings.n).filter(|other| *other != host).all(noticed)
     }
 
     /// A disk that was rolled back is another disk from now on (rule 12).
@@ -133,6 +138,14 @@ impl World {
             let from = len - self.random.below(len.min(20) - 1);
             self.hosts[host].disk.lose_tail(from);
             self.note(|| format!("host {} lost its log from {from} to {len}", host + 1));
+        }
+    }
+
+    /// SIGTERM: it hands over, and exits when it may.
+    pub fn leave(&mut self, host: usize) {
+        if let Some(process) = &mut self.hosts[host].process {
+            process.leaving = true;
+            self.input(host, Input::Leave);
         }
     }
 

@@ -279,7 +279,8 @@ impl World {
     }
 
     fn sessions_between(&self, a: usize, b: usize) -> Vec<u64> {
-        let touches = |s: &Session| (s.dialer.host, s.callee.host) == (a, b) || (s.dialer.host, s.callee.host) == (b, a);
+        let touches =
+            |s: &Session| (s.dialer.host, s.callee.host) == (a, b) || (s.dialer.host, s.callee.host) == (b, a);
         self.network.sessions.iter().filter(|(_, session)| touches(session)).map(|(number, _)| *number).collect()
     }
 

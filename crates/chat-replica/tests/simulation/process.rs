@@ -69,6 +69,7 @@ pub struct Process {
     pub log: Vec<Entry>,
     pub seen_commit: u64,
     pub steps: u64,
+    pub leaving: bool,
     pub left: bool,
 }
 
@@ -92,6 +93,7 @@ impl Process {
             dials: vec![Dial::default(); n],
             log: disk.log.clone(),
             steps: 0,
+            leaving: false,
             left: false,
         }
     }

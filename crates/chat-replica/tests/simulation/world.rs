@@ -431,7 +431,10 @@ impl World {
                 Event::ProofContradicted(who) => panic!("FALSE PROOF at {member}: {who} speaks"),
                 Event::RolledBack { by, known } => {
                     let starts = self.hosts[host].disk.starts;
-                    assert!(self.network.rolled_back[host], "{member} was not rolled back, but {by} knows {known:?}, not {starts:?}");
+                    assert!(
+                        self.network.rolled_back[host],
+                        "{member} was not rolled back, but {by} knows {known:?}, not {starts:?}"
+                    );
                     self.network.rolled_back[host] = false;
                     self.kill(host, "was rolled back and exits");
                     self.become_another_disk(host);
@@ -527,7 +530,13 @@ fn describe_input(input: &Input) -> String {
                 append.entries.iter().filter_map(|entry| entry.body.view()).collect::<Vec<_>>(),
                 append.committed
             ),
-            Message::Hello(hello) => format!("from {}: Hello {:?} {:?}, deaths {:?}", envelope.from, hello.last, hello.promised, hello.deaths.last()),
+            Message::Hello(hello) => format!(
+                "from {}: Hello {:?} {:?}, deaths {:?}",
+                envelope.from,
+                hello.last,
+                hello.promised,
+                hello.deaths.last()
+            ),
             message => format!("from {}: {message:?}", envelope.from),
         },
         input => format!("{input:?}"),
