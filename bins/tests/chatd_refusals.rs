@@ -111,7 +111,8 @@ async fn data_of_another_replica_or_in_use() {
     let book: Vec<_> = trio.servers().split(',').zip(1..).map(|(server, id)| format!("{id}={server}")).collect();
     let book = book.join(",");
     let data = trio.replicas[0].data();
-    let run = |id: &'static str| ["--id", id, "--listen", &at, "--data", text(&data), "--cluster", &book].map(str::to_owned);
+    let run =
+        |id: &'static str| ["--id", id, "--listen", &at, "--data", text(&data), "--cluster", &book].map(str::to_owned);
     for (id, because) in [("2", "belongs to replica 1, not to replica 2"), ("1", "in use by a running chatd")] {
         let arguments = run(id);
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();

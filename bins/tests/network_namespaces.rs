@@ -92,7 +92,8 @@ impl<'a> Silence<'a> {
             let registered = chat(user, &["register"]).output().await.expect("chat runs");
             assert!(registered.status.success(), "{registered:?}");
         }
-        let mut follower = chat("bob", &["--json", "inbox", "--follow"]).stdout(Stdio::piped()).spawn().expect("chat runs");
+        let mut follower =
+            chat("bob", &["--json", "inbox", "--follow"]).stdout(Stdio::piped()).spawn().expect("chat runs");
         let lines = BufReader::new(follower.stdout.take().expect("piped")).lines();
         let mut story = Silence { spaces, trio, sessions, follower, lines, acknowledged: Vec::new() };
         story.say("hello").await;
@@ -120,7 +121,8 @@ impl<'a> Silence<'a> {
         loop {
             let line = timeout(WAIT, self.lines.next_line()).await;
             let line = line.unwrap_or_else(|_| panic!("{words:?} was acknowledged, but did not arrive in {WAIT:?}"));
-            let message: Value = serde_json::from_str(&line.expect("readable").expect("the follower goes on")).expect("JSON");
+            let message: Value =
+                serde_json::from_str(&line.expect("readable").expect("the follower goes on")).expect("JSON");
             if text(&message) == words {
                 return (acknowledged, begun.elapsed());
             }
@@ -161,7 +163,8 @@ impl<'a> Silence<'a> {
         let joined = Instant::now();
         let leads = |line: &Value| line["role"] == "primary" && line["in_view"][2] == 3;
         let committed = self.trio.until("it is taken back", leads).await["committed"].as_u64();
-        let caught_up = |line: &Value| line["id"] == id && line["role"] == "backup" && line["applied"].as_u64() >= committed;
+        let caught_up =
+            |line: &Value| line["id"] == id && line["role"] == "backup" && line["applied"].as_u64() >= committed;
         self.trio.until("it has caught up", caught_up).await;
         println!("{what} was joined again and had caught up after {:?}", joined.elapsed());
         self.say(&format!("{what} is back")).await;

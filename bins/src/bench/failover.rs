@@ -72,7 +72,10 @@ pub(super) async fn run(
 }
 
 /// The longest time without an acknowledgement to anybody, from the instant of the strike on.
-async fn longest_gap(acknowledgements: &mut mpsc::UnboundedReceiver<Instant>, struck: Instant) -> Result<Duration, Broken> {
+async fn longest_gap(
+    acknowledgements: &mut mpsc::UnboundedReceiver<Instant>,
+    struck: Instant,
+) -> Result<Duration, Broken> {
     let (mut last, mut longest, mut after) = (struck, Duration::ZERO, 0);
     while after < AFTER {
         let next = tokio::time::timeout(PATIENCE, acknowledgements.recv()).await;

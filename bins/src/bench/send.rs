@@ -25,7 +25,10 @@ pub(super) async fn run(
     let most = clients.iter().copied().max().unwrap_or(1);
     let everybody = people(servers, most).await?;
     if !json {
-        println!("{:>8} {:>6} {:>10} {:>9} {:>9} {:>9} {:>14}", "clients", "tasks", "acks/s", "p50 ms", "p99 ms", "max ms", "cpu s/1000");
+        println!(
+            "{:>8} {:>6} {:>10} {:>9} {:>9} {:>9} {:>14}",
+            "clients", "tasks", "acks/s", "p50 ms", "p99 ms", "max ms", "cpu s/1000"
+        );
     }
     for n in clients {
         measure(&everybody[..*n], tasks, WARM_UP).await?;

@@ -159,11 +159,14 @@ async fn run(script: Script, common: &Common) -> ExitCode {
         Ok(folder) => folder,
         Err(broken) => return report.conclude(Err(broken), None),
     };
-    let result = tokio::select! {
-        result = tell(&script, seed, folder.path(), &report) => result,
-        () = interrupted() => Err(Broken("interrupted".to_owned())),
+    let told = tokio::select! {
+        told = tell(&script, seed, folder.path(), &report) => Some(told),
+        () = interrupted() => None,
     };
-    let kept = folder.conclude(common.keep || result.is_err());
+    // Of a run that was given up nobody wants to know more.
+    let keep = common.keep || matches!(told, Some(Err(_)));
+    let result = told.unwrap_or_else(|| Err(Broken("interrupted".to_owned())));
+    let kept = folder.conclude(keep);
     report.conclude(result, kept.as_ref().map(|folder| folder.display().to_string()).as_deref())
 }
 

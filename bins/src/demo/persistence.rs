@@ -99,7 +99,12 @@ impl Turn<'_> {
             let step = format!("{id} goes down");
             let gap = self.talk.during(self.cluster.down(&[*id], fault)).await.map_err(|broken| broken.at(&step))?;
             self.talk.works().await.map_err(|broken| broken.at(&step))?;
-            self.report.step(self.run, &step, &format!("{}: one of {} goes down", fault.name(), self.cycle.down.len()), gap);
+            self.report.step(
+                self.run,
+                &step,
+                &format!("{}: one of {} goes down", fault.name(), self.cycle.down.len()),
+                gap,
+            );
         }
         let rest = &self.cycle.down[singles.len()..];
         for _ in 0..BURST {

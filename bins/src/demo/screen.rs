@@ -105,6 +105,16 @@ impl Screen {
         if !self.terminal {
             return self.print(&line);
         }
+        let line = if line.chars().count() <= width() {
+            line
+        } else {
+            // What changes most must be seen on a narrow terminal too.
+            let lost = ledger.lost();
+            format!(
+                "{leader}; sent {sent} acked {acknowledged} got {received} lost {lost} doubled {doubled} disordered \
+                 {out_of_order} gap {gap} ms"
+            )
+        };
         let prompt = if typed.is_empty() { String::new() } else { format!("> {typed}_  ") };
         let line: String = format!("{prompt}{line}").chars().take(width()).collect();
         let mut out = std::io::stdout().lock();

@@ -55,11 +55,7 @@ struct Running {
 }
 
 /// Starts everything. `None`: it was ended before.
-async fn begin(
-    folder: &Path,
-    screen: &mut Screen,
-    end: impl Future<Output = ()>,
-) -> Result<Option<Running>, Broken> {
+async fn begin(folder: &Path, screen: &mut Screen, end: impl Future<Output = ()>) -> Result<Option<Running>, Broken> {
     let (voice, mut voices) = mpsc::unbounded_channel::<Said>();
     let (say, mut said) = mpsc::unbounded_channel();
     let words = say.clone();

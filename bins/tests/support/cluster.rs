@@ -43,7 +43,9 @@ impl Trio {
             replica.ready().await.expect("it gets ready");
         }
         let count = places.len();
-        let founded = |line: &Value| line["role"] == "primary" && line["in_view"].as_array().is_some_and(|ids| ids.len() == count);
+        let founded = |line: &Value| {
+            line["role"] == "primary" && line["in_view"].as_array().is_some_and(|ids| ids.len() == count)
+        };
         trio.until("the cluster is founded", founded).await;
         trio
     }
@@ -76,7 +78,10 @@ impl Trio {
                 return line;
             }
             let folder = self.folder.display();
-            assert!(begun.elapsed() < WAIT, "after {WAIT:?} it is not so that {what}; data and logs are in {folder}:\n{status}");
+            assert!(
+                begun.elapsed() < WAIT,
+                "after {WAIT:?} it is not so that {what}; data and logs are in {folder}:\n{status}"
+            );
         }
     }
 

@@ -46,11 +46,13 @@ impl Tries {
     }
 
     /// The service said no. After an attempt whose answer was lost, a refusal of the session says nothing about
-    /// that attempt: the change itself may be what ended the session.
+    /// that attempt: the change itself may be what ended the session. Nor does a refusal without a reason that we know: it
+    /// need not come from where the key is looked up.
     pub(crate) fn refuse(self, safety: Safety, refusal: Refusal) -> Error {
         match safety {
             Safety::Keyed(key)
-                if self.unsure && matches!(refusal.reason, Reason::SessionInvalid | Reason::AccountDeleted) =>
+                if self.unsure
+                    && matches!(refusal.reason, Reason::SessionInvalid | Reason::AccountDeleted | Reason::Other) =>
             {
                 Error::Unknown { key }
             }
@@ -147,5 +149,25 @@ impl Finder {
                 _ = silence.tick() => self.suspect(route),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(unsure: bool, reason: Reason) -> Error {
+        let refusal = Refusal { reason, message: "no".to_owned(), limit: None, undelivered: None };
+        let tries = Tries { unsure, patience: None };
+        tries.refuse(Safety::Keyed(Key::from_bytes([1; 16])), refusal)
+    }
+
+    #[test]
+    fn a_no_that_does_not_look_at_the_key_leaves_a_lost_answer_unknown() {
+        for reason in [Reason::SessionInvalid, Reason::AccountDeleted, Reason::Other] {
+            assert_eq!(refused(true, reason), Error::Unknown { key: Key::from_bytes([1; 16]) });
+            assert_eq!(refused(false, reason).reason(), Some(reason));
+        }
+        assert_eq!(refused(true, Reason::KeyConflict).reason(), Some(Reason::KeyConflict));
     }
 }

@@ -21,6 +21,10 @@ use crate::{
 /// into a frame would end the stream for every other send.
 pub const MOST_TEXT: usize = 65536;
 
+/// The longest name that is asked for, in bytes. Real ones are much shorter; as many as this, times the sends of a frame, still fit
+/// beside the texts.
+const MOST_NAME: usize = 1024;
+
 /// A send that has its place in the order: a future of its result. Dropping it does not take the send back.
 #[derive(Debug)]
 #[must_use = "the result says whether the message was accepted"]
@@ -150,7 +154,7 @@ impl Session {
             let message = format!("a text may have {MOST_TEXT} bytes; this one has {}", text.len());
             return Err(Error::refused(Reason::TextTooLarge, message, Some(MOST_TEXT as u64)));
         }
-        if to.len() > MOST_TEXT {
+        if to.len() > MOST_NAME {
             return Err(Error::refused(Reason::NoSuchRecipient, "nobody has a name as long as that", None));
         }
         let (reply, result) = oneshot::channel();

@@ -240,6 +240,22 @@ async fn an_overloaded_leader_is_asked_until_the_deadline() {
 }
 
 #[tokio::test]
+async fn an_endless_name_takes_nobody_with_it() {
+    let cluster = Cluster::start(1).await;
+    let session = session(&cluster).await;
+    let endless = "x".repeat(60_000);
+    let mut submitted = Vec::new();
+    for _ in 0..100 {
+        match session.submit(&endless, "hello").await {
+            Ok(sent) => submitted.push(sent),
+            Err(error) => assert_eq!(error.reason(), Some(Reason::NoSuchRecipient)),
+        }
+    }
+    session.send("bob", "hello").await.expect("a frame of such names would have been too large");
+    assert_eq!(cluster.texts(), ["hello"]);
+}
+
+#[tokio::test]
 async fn a_revoked_session_refuses_everything() {
     let cluster = Cluster::start(1).await;
     let client = client(&cluster).await;

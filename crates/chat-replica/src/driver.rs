@@ -38,11 +38,21 @@ pub enum Ended {
     RolledBack(String),
 }
 
+type Answer = oneshot::Sender<Result<Done, Declined>>;
+
 /// Answers that wait for a log entry.
 struct Waiting {
     index: u64,
     epoch: Epoch,
-    answers: Vec<oneshot::Sender<Result<Done, Declined>>>,
+    answers: Vec<Answer>,
+}
+
+/// What this replica serves in, and how far the log was committed when that began. Predecessors may have answered all of
+/// it, so nobody reads here before it is applied (rule 11).
+#[derive(Clone, Copy)]
+struct Term {
+    epoch: Epoch,
+    committed: u64,
 }
 
 /// What the driver is connected to.
@@ -66,12 +76,13 @@ pub(crate) struct Driver {
     node: Node<SqliteDisk>,
     wiring: Wiring,
     waiting: VecDeque<Waiting>,
+    term: Option<Term>,
     ended: Option<Ended>,
 }
 
 impl Driver {
     pub fn new(node: Node<SqliteDisk>, wiring: Wiring) -> Driver {
-        Driver { node, wiring, waiting: VecDeque::new(), ended: None }
+        Driver { node, wiring, waiting: VecDeque::new(), term: None, ended: None }
     }
 
     /// Runs until the end. On a thread of its own: the disk's syncs block it.
@@ -124,8 +135,10 @@ impl Driver {
         }
     }
 
+    /// Whether changes are taken from the line: to be proposed, or to be declined at once.
     fn has_room(&self) -> bool {
-        self.node.replica().entries_under_way() < UNDER_WAY
+        let replica = self.node.replica();
+        replica.serving().is_none() || replica.entries_under_way() < UNDER_WAY
     }
 
     fn drain(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {
@@ -153,7 +166,7 @@ impl Driver {
             Control::Transfer(to) => inputs.push(Input::Transfer { to }),
             Control::Leave => inputs.push(Input::Leave),
             Control::Stop => self.wiring.stop.store(true, Ordering::Release),
-            Control::Fenced(peer) => inputs.push(Input::DeclaredCrashed { peer }),
+            Control::Fenced(peer) => inputs.push(Input::Fenced { peer }),
             Control::DeclareCrashed(id, answer) => {
                 let named = self.node.replica().named_in_view(id);
                 let verdict = match named {
@@ -174,16 +187,18 @@ impl Driver {
     }
 
     fn turn(&mut self, mut inputs: Vec<Input>, proposals: Vec<Proposal>) -> Result<Turned, DiskError> {
-        let answers = self.propose(proposals, &mut inputs);
+        let asked = self.propose(proposals, &mut inputs);
         let serving = self.node.replica().serving();
         let clock = self.wiring.clock;
         let mut out = TurnOut { wiring: &self.wiring, waiting: &mut self.waiting, ended: &mut self.ended };
         let turned = self.node.turn(clock.now(), inputs, &|| clock.now(), &mut out)?;
         match (turned.proposed, serving) {
-            (Some(index), Some(epoch)) if !answers.is_empty() => {
+            (Some(index), Some(epoch)) if !asked.is_empty() => {
+                let answers = asked.into_iter().map(|(_, answer)| answer).collect();
                 self.waiting.push_back(Waiting { index, epoch, answers });
             }
-            _ => decline(answers, Declined::NotServing),
+            // Something else that came in this turn was first: office was lost, or a handing over began.
+            _ => asked.into_iter().for_each(|(row, answer)| decline_in_row(row, answer, Declined::NotServing)),
         }
         self.publish();
         Ok(turned)
@@ -194,7 +209,7 @@ impl Driver {
         &mut self,
         proposals: Vec<Proposal>,
         inputs: &mut Vec<Input>,
-    ) -> Vec<oneshot::Sender<Result<Done, Declined>>> {
+    ) -> Vec<(Option<Row>, Answer)> {
         if proposals.is_empty() {
             return Vec::new();
         }
@@ -204,37 +219,35 @@ impl Driver {
             NotAccepting::TooFewCopies(copies) => Declined::TooFewCopies(copies),
         });
         let serving = self.node.replica().serving();
-        let (mut commands, mut answers) = (Vec::new(), Vec::new());
+        let (mut commands, mut asked) = (Vec::new(), Vec::new());
         for Proposal { command, row, answer } in proposals {
             match why.or_else(|| row.as_ref().and_then(|row| out_of_row(row, serving))) {
                 None => {
                     commands.push(command);
-                    answers.push(answer);
+                    asked.push((row, answer));
                 }
-                Some(why) => {
-                    if let Some(row) = row {
-                        row.broken.store(true, Ordering::Relaxed);
-                    }
-                    decline([answer], why);
-                }
+                Some(why) => decline_in_row(row, answer, why),
             }
         }
         if !commands.is_empty() {
             inputs.push(Input::Propose(chat_core::codec::encode(&commands).into()));
         }
-        answers
+        asked
     }
 
     /// Tells readers and watchers where this replica stands.
     fn publish(&mut self) {
         let replica = self.node.replica();
-        let gate = Gate {
-            serving: replica.serving(),
-            lease_until: replica.lease_until(),
-            visible: self.node.disk().applied(),
-        };
+        if replica.serving() != self.term.map(|term| term.epoch) {
+            self.term = replica.serving().map(|epoch| Term { epoch, committed: replica.committed() });
+        }
+        let visible = self.node.disk().applied();
+        let serving = self.term.filter(|term| visible >= term.committed).map(|term| term.epoch);
+        let gate = Gate { serving, lease_until: replica.lease_until(), visible };
         self.wiring.gate.send_if_modified(|old| std::mem::replace(old, gate) != gate);
-        let status = replica.status();
+        let mut status = replica.status();
+        // Clients that are sent here now would only be declined.
+        status.serving &= serving.is_some();
         self.wiring.status.send_if_modified(|old| {
             let changed = *old != status;
             *old = status;
@@ -262,7 +275,15 @@ fn size(command: &chat_core::Command) -> usize {
     }
 }
 
-fn decline(answers: impl IntoIterator<Item = oneshot::Sender<Result<Done, Declined>>>, why: Declined) {
+/// What follows in the row is declined too: it must not be carried out before this comes again.
+fn decline_in_row(row: Option<Row>, answer: Answer, why: Declined) {
+    if let Some(row) = row {
+        row.broken.store(true, Ordering::Relaxed);
+    }
+    decline([answer], why);
+}
+
+fn decline(answers: impl IntoIterator<Item = Answer>, why: Declined) {
     for answer in answers {
         // Whoever asked may have gone.
         let _ = answer.send(Err(why));

@@ -79,7 +79,7 @@ pub(crate) enum Control {
 /// Whether this replica may answer reads, as published at the end of each turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gate {
-    /// The epoch in which it serves.
+    /// The epoch in which it serves, and has applied all that was committed when that began.
     pub serving: Option<Epoch>,
     /// Reads need no confirmation before this (rule 11).
     pub lease_until: Option<Time>,

@@ -140,11 +140,17 @@ impl<D: Disk> Node<D> {
         if self.disk.applied() >= committed {
             return Ok(());
         }
-        let entries = self.replica.log().read(self.disk.applied() + 1, APPLY_BYTES, &self.disk);
+        let log = self.replica.log();
+        let mut entries = log.read(self.disk.applied() + 1, APPLY_BYTES, &self.disk);
+        // What this turn cuts back is still on the disk. Place and epoch together name an entry (rule 1), so they tell it apart.
+        let sound = |entry: &Entry| entry.index <= committed && log.epoch_at(entry.index) == Some(entry.epoch);
+        entries.truncate(entries.iter().take_while(|entry| sound(entry)).count());
+        // A later view, proposed in this very turn perhaps, can name a learner that does not have these entries yet.
+        let copies = log.committed_view().map_or(0, |at| at.view.members.len());
         self.disk.begin(sync)?;
-        for entry in entries.iter().take_while(|entry| entry.index <= committed) {
+        for entry in &entries {
             let results = self.disk.apply(entry)?;
-            out.applied(entry, results, self.replica.copies());
+            out.applied(entry, results, copies);
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ fn from_environment(name: &str) -> Option<u64> {
 #[test]
 fn random_walks_lose_nothing_and_end_well() {
     let first = from_environment("SEED").unwrap_or(1);
-    let walks = from_environment("WALKS").unwrap_or(120);
+    let walks = from_environment("WALKS").unwrap_or(600);
     let lines = from_environment("LINES").unwrap_or(150) as usize;
     println!("SEED={first} WALKS={walks}");
     let keep_going = std::env::var("KEEP_GOING").is_ok();

@@ -37,8 +37,15 @@ pub enum Input {
         /// Whom it was to reach.
         peer: ReplicaId,
     },
-    /// An operator or a fencing command says that this process run has crashed and stays so (rule 8).
+    /// An operator vouches that this process run crashed when it fell silent, stays so, and wrote nothing alone in between
+    /// (rule 8). Where that is not true, what it acknowledged alone is given up: no automaton may say this.
     DeclaredCrashed {
+        /// The process run.
+        peer: Member,
+    },
+    /// A fencing command ended this process run (rule 8). That proves something only while its lease to us lasts: later
+    /// it may have left us out and written alone.
+    Fenced {
         /// The process run.
         peer: Member,
     },

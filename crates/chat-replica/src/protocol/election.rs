@@ -37,8 +37,13 @@ pub(super) struct Candidate {
 impl Candidate {
     /// Other disks may be as slow as ours, so a candidacy lasts as long as a few of their syncs.
     pub fn own_vote_durable(&mut self, now: Time, took: Duration) {
-        self.ends_at.get_or_insert(now.after(CANDIDACY + (4 * took).min(5 * CANDIDACY)));
+        self.ends_at.get_or_insert(now.after(candidacy(took)));
     }
+}
+
+/// How long a candidacy may last where syncs take so long.
+fn candidacy(sync: Duration) -> Duration {
+    CANDIDACY + (4 * sync).min(5 * CANDIDACY)
 }
 
 /// A vote that was given: its candidate is left in peace for a while.
@@ -94,7 +99,8 @@ impl Replica {
         }
         self.poll();
         let Some(polling) = &self.polling else { return };
-        let mut votes: Vec<Member> = polling.willing.iter().map(|(v, _)| *v).collect();
+        let willing = polling.willing.iter().map(|(v, _)| *v);
+        let mut votes: Vec<Member> = willing.filter(|v| self.reachable_id(v.id) == Some(*v)).collect();
         votes.push(self.me);
         if self.in_peace() || !self.quorum_in_force(&votes) {
             return;
@@ -137,6 +143,16 @@ impl Replica {
         if suspect.is_some() && suspect != Some(self.me) && self.suspected != suspect {
             self.suspected = suspect;
             self.out.events.extend(suspect.map(super::effects::Event::Suspected));
+        }
+    }
+
+    /// When to look again at the latest, without a primary.
+    pub(super) fn next_look(&self) -> Time {
+        match self.may_stand() {
+            // A lease that runs out may be all that is missing.
+            true if !self.withheld.is_empty() => self.next_poll.min(self.now.after(POLL_INTERVAL)),
+            true => self.next_poll,
+            false => self.next_ping,
         }
     }
 
@@ -196,7 +212,7 @@ impl Replica {
             self.promise(epoch);
             self.leader = None;
             self.polling = None;
-            self.voted = Some(Voted { to: from, until: self.now.after(CANDIDACY) });
+            self.voted = Some(Voted { to: from, until: self.now.after(candidacy(self.sync_took)) });
         }
         self.send_after(from, Message::Vote { epoch, granted, promised: self.promised, last: own });
     }
@@ -278,10 +294,8 @@ impl Replica {
         let views = self.log.views_in_force();
         let wanted = views.iter().flat_map(|at| &at.view.members);
         let live = views.iter().all(|at| at.view.names(&self.me));
-        let mut missing: Vec<ReplicaId> = wanted
-            .filter(|m| !heard.iter().any(|v| v.same_disk(m)) && !(live && self.is_proven(m)))
-            .map(|m| m.id)
-            .collect();
+        let dispensable = |m: &Member| heard.iter().any(|v| v.same_disk(m)) || live && self.is_proven(m);
+        let mut missing: Vec<ReplicaId> = wanted.filter(|m| !dispensable(m)).map(|m| m.id).collect();
         if views.is_empty() {
             missing.extend(self.peers.iter().filter(|(_, peer)| peer.reachable().is_none()).map(|(id, _)| *id));
         }
@@ -290,12 +304,13 @@ impl Replica {
         missing
     }
 
+    /// Whose disks would speak now: an impaired one has no word.
     fn heard_votes(&self) -> Vec<Member> {
-        let reach = |(id, peer): (&ReplicaId, &super::peer::Peer)| {
-            peer.reachable().filter(|_| self.silent_for(*id) <= self.config.suspect_after)
-        };
-        let mut heard: Vec<Member> = self.peers.iter().filter_map(reach).collect();
-        heard.push(self.me);
+        let mut heard = self.reachable();
+        heard.retain(|m| self.is_in_touch(m) && !self.is_impaired(m));
+        if self.impaired_until.is_none() {
+            heard.push(self.me);
+        }
         heard
     }
 }

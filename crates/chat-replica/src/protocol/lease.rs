@@ -11,9 +11,14 @@ use core::time::Duration;
 const PING_SOON: Duration = Duration::from_millis(3);
 
 impl Replica {
+    /// When the next pings are due.
+    pub(super) fn ping_due(&self) -> Time {
+        let soon = self.pinged_at.map_or(self.now, |at| at.after(PING_SOON));
+        if self.ping_soon { soon.min(self.next_ping) } else { self.next_ping }
+    }
+
     pub(super) fn ping(&mut self) {
-        let soon = self.ping_soon && self.pinged_at.is_none_or(|at| self.now.since(at) >= PING_SOON);
-        if self.now < self.next_ping && !soon {
+        if self.now < self.ping_due() {
             return;
         }
         self.ping_soon = false;
@@ -117,15 +122,26 @@ impl Replica {
         }
     }
 
-    pub(super) fn declared_crashed(&mut self, member: Member) {
-        if !self.relinquished && !self.peers.get(&member.id).is_some_and(|peer| peer.in_session(&member)) {
-            self.proven(member, "declared");
+    /// Sessions with it may last, in silence, until somebody loses patience: they say nothing. Its messages do.
+    pub(super) fn declared_crashed(&mut self, member: Member, how: &'static str) {
+        let silent = self.silent_for(member.id) > self.config.suspect_after;
+        let in_session = self.peers.get(&member.id).is_some_and(|peer| peer.in_session(&member));
+        if !self.relinquished && (silent || !in_session) {
+            self.proven(member, how);
+        }
+    }
+
+    /// As with refusals: proof only while the lease held, by a clock read after it.
+    pub(super) fn fenced(&mut self, member: Member) {
+        let held = self.peers.get(&member.id).and_then(|peer| peer.held_until(&member));
+        if held.is_some_and(|until| self.now < until) {
+            self.declared_crashed(member, "fenced");
         }
     }
 
     fn proven(&mut self, member: Member, how: &'static str) {
         let Some(peer) = self.peers.get_mut(&member.id) else { return };
-        if !peer.contradicts_proof(&member) {
+        if !peer.was_proven(&member) {
             peer.set_proven(member);
             self.next_poll = self.now;
             self.out.events.push(Event::Proven(member, how));

@@ -60,6 +60,7 @@ impl Replica {
                 && self.is_in_touch(member)
                 && !self.is_impaired(member)
                 && !primary.leavers.contains(member)
+                && !self.is_proven(member)
         };
         let outside = primary.progress.iter().filter(|(id, progress)| view.member(**id).is_none() && !progress.probing);
         outside.map(|(_, p)| (p.member, p.matched)).filter(|(m, matched)| fit(m, *matched)).map(|(m, _)| m).collect()

@@ -49,6 +49,15 @@ pub(super) struct Peer {
     deaths: Vec<(DiskId, Death)>,
 }
 
+/// Of crashes, only so many are remembered for each peer. Views name the latest runs, so older ones are never asked for.
+const REMEMBERED: usize = 64;
+
+fn forget_oldest<T>(crashes: &mut Vec<T>) {
+    if crashes.len() >= REMEMBERED {
+        crashes.remove(0);
+    }
+}
+
 /// Whether a process run is one to talk to (rule 12).
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Admission {
@@ -186,9 +195,11 @@ impl Peer {
         (!self.in_session(&refusals.member) && !self.proven.contains(&refusals.member)).then_some((refusals.member, at))
     }
 
-    /// Sticky: a crashed process run stays crashed.
+    /// Sticky: a crashed process run stays crashed. Sessions with it that have not ended yet are over.
     pub fn set_proven(&mut self, member: Member) {
+        self.sessions.retain(|session| session.member != member);
         if !self.proven.contains(&member) {
+            forget_oldest(&mut self.proven);
             self.proven.push(member);
         }
     }
@@ -197,6 +208,7 @@ impl Peer {
         for death in deaths {
             let known = |(d, old): &(DiskId, Death)| *d == disk && old.incarnation == death.incarnation;
             if !self.deaths.iter().any(known) {
+                forget_oldest(&mut self.deaths);
                 self.deaths.push((disk, death.clone()));
             }
         }
@@ -214,7 +226,8 @@ impl Peer {
             .any(|(_, death)| death.views.iter().all(|at| !lacks(at) || at.view.names(me)))
     }
 
-    pub fn contradicts_proof(&self, member: &Member) -> bool {
+    /// Whether that process run was proven crashed, by anything but its successor's word.
+    pub fn was_proven(&self, member: &Member) -> bool {
         self.proven.contains(member)
     }
 }

@@ -66,6 +66,8 @@ pub struct Replica {
     /// This process has told the primary that it relies on no lease: it may use none, for ever.
     pub(super) relinquished: bool,
     pub(super) suspected: Option<Member>,
+    /// How long the last sync took.
+    pub(super) sync_took: core::time::Duration,
     pub(super) random: u64,
     pub(super) out: Effects,
 }
@@ -103,6 +105,7 @@ impl Replica {
             leaving: None,
             relinquished: false,
             suspected: None,
+            sync_took: core::time::Duration::ZERO,
             random: config.seed | 1,
             out: Effects::default(),
             config,
@@ -138,7 +141,8 @@ impl Replica {
                     peer.unreachable();
                 }
             }
-            Input::DeclaredCrashed { peer } => self.declared_crashed(peer),
+            Input::DeclaredCrashed { peer } => self.declared_crashed(peer, "declared"),
+            Input::Fenced { peer } => self.fenced(peer),
             Input::Propose(batch) => self.propose(batch),
             Input::Persisted { took } => self.persisted(took),
             Input::Confirm => self.ping_soon = true,
@@ -160,13 +164,16 @@ impl Replica {
 
     /// When to step again at the latest, if nothing happens before.
     pub fn wake_at(&self) -> Time {
-        let restless = match &self.role {
-            Role::Follower => !self.hears_primary() || self.leaving.is_some(),
-            Role::Candidate(_) => true,
-            Role::Primary(primary) => primary.is_restless() || self.leaving.is_some(),
-        };
         let soon = self.now.after(core::time::Duration::from_millis(10));
-        if restless || self.ping_soon { soon.min(self.next_ping) } else { self.next_ping }
+        let act = match &self.role {
+            _ if self.leaving.is_some() => soon,
+            Role::Follower if self.hears_primary() => self.next_ping,
+            Role::Follower => self.next_look(),
+            Role::Candidate(_) => soon,
+            Role::Primary(primary) if primary.is_restless() => soon,
+            Role::Primary(_) => self.next_ping,
+        };
+        act.min(self.ping_due())
     }
 
     fn session_up(&mut self, session: u64, member: Member, outbound: bool) {
@@ -175,13 +182,17 @@ impl Replica {
         }
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&member.id) else { return };
+        if peer.was_proven(&member) {
+            self.out.events.push(Event::ProofContradicted(member));
+        }
         peer.session_up(session, member, outbound);
         peer.heard(now);
         if outbound {
             self.greet(member);
             self.restart_progress(member);
-            self.ping_soon = true;
         }
+        // Inbound too: only from now on do its answers reach us, and proof will rest on the lease that they bring.
+        self.ping_soon = true;
     }
 
     /// Says who we are: at the start of a session, and again to a peer that has not said who it is.
@@ -220,9 +231,6 @@ impl Replica {
                 return false;
             }
         }
-        if peer.contradicts_proof(from) {
-            self.out.events.push(Event::ProofContradicted(*from));
-        }
         peer.meet(*from);
         true
     }
@@ -237,9 +245,12 @@ impl Replica {
         if !self.admit(&from) {
             return;
         }
-        if let Some(peer) = self.peers.get_mut(&from.id) {
-            peer.heard(self.now);
+        let Some(peer) = self.peers.get_mut(&from.id) else { return };
+        if peer.was_proven(&from) && !peer.in_session(&from) {
+            // Its last words, late.
+            return;
         }
+        peer.heard(self.now);
         match message {
             Message::Hello(hello) => self.on_hello(from, hello),
             Message::Unwelcome { known } => self.on_unwelcome(from, known),
@@ -330,6 +341,7 @@ impl Replica {
 
     fn persisted(&mut self, took: core::time::Duration) {
         self.log.set_durable(self.log.last().index);
+        self.sync_took = took;
         match &mut self.role {
             // Its own vote counts once it is durable (rule 2).
             Role::Candidate(candidate) => candidate.own_vote_durable(self.now, took),

@@ -114,8 +114,11 @@ impl SqliteDisk {
     /// If the disk fails.
     pub fn become_another(&mut self) -> Result<(), DiskError> {
         let disk = DiskId(recovery::random());
-        self.connection.execute("UPDATE replica SET disk = ?", [disk.0])?;
-        self.connection.execute("DELETE FROM deaths", [])?;
+        self.connection.execute_batch("PRAGMA synchronous = FULL")?;
+        let transaction = self.connection.transaction()?;
+        transaction.execute("UPDATE replica SET disk = ?", [disk.0])?;
+        transaction.execute("DELETE FROM deaths", [])?;
+        transaction.commit()?;
         self.identity.disk = disk;
         self.directory.identify(&self.identity).map_err(DiskError::File)
     }
@@ -141,9 +144,10 @@ impl SqliteDisk {
         match what {
             Persist::Append(entry) => self.end = Mark { index: entry.index, hash: entry.hash },
             Persist::CutBack(from) => {
-                let hash = self.read(from - 1, 0).first().map(|entry| entry.hash).unwrap_or_default();
-                self.end = Mark { index: from - 1, hash };
-                self.mark_file.write(self.end).map_err(DiskError::File)?;
+                let index = from - 1;
+                let before = self.read(index, 0).into_iter().find(|entry| entry.index == index);
+                self.end = Mark { index, hash: before.map(|entry| entry.hash).unwrap_or_default() };
+                self.mark_file.lower(self.end).map_err(DiskError::File)?;
             }
             Persist::Cluster(cluster) => {
                 self.identity.cluster = Some(*cluster);

@@ -2,7 +2,7 @@
 //!
 //! SQLite's write-ahead log ends silently at its first damaged frame: acknowledged entries can vanish as if they had never been
 //! written. The mark says how long the log was when it was last synced. It is written after the sync and before anybody is told, and is not
-//! synced itself: where both are lost with the power, the mark is behind, which says less but nothing wrong.
+//! synced itself, unless it is lowered: where both are lost with the power, the mark is behind, which says less but nothing wrong.
 
 use crate::protocol::ChainHash;
 use std::fs::{File, OpenOptions};
@@ -46,6 +46,13 @@ impl MarkFile {
         let mut hash = ChainHash::default();
         hash.0.copy_from_slice(&bytes[8..40]);
         Ok(Some(Mark { index: u64::from_le_bytes(index), hash }))
+    }
+
+    /// Says `mark` from now on, also after a power failure: for a mark that is lowered. One that were higher than the log
+    /// then would make a whole log look damaged, for good.
+    pub fn lower(&mut self, mark: Mark) -> io::Result<()> {
+        self.write(mark)?;
+        self.file.sync_data()
     }
 
     /// Says `mark` from now on.

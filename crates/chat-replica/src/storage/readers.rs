@@ -17,7 +17,7 @@ pub struct Readers {
 
 #[derive(Debug)]
 struct Shared {
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
     directory: Arc<DataDirectory>,
 }
@@ -25,7 +25,7 @@ struct Shared {
 impl Readers {
     /// Readers of the database in this directory, which exists.
     pub fn new(directory: Arc<DataDirectory>) -> Readers {
-        let shared = Shared { turns: Semaphore::new(CONNECTIONS), idle: Mutex::new(Vec::new()), directory };
+        let shared = Shared { turns: Arc::new(Semaphore::new(CONNECTIONS)), idle: Mutex::new(Vec::new()), directory };
         Readers { shared: Arc::new(shared) }
     }
 
@@ -41,10 +41,12 @@ impl Readers {
         T: Send + 'static,
     {
         let shared = self.shared.clone();
-        let Ok(_turn) = self.shared.turns.acquire().await else {
+        let Ok(turn) = self.shared.turns.clone().acquire_owned().await else {
             return Err(rusqlite::Error::InvalidQuery);
         };
         let run = move || {
+            // Until the look ends, even if nobody waits for it any more: else those who give up make ever more connections.
+            let _turn = turn;
             let connection = shared.take()?;
             connection.execute_batch("BEGIN")?;
             let result = look(&SqliteState::new(&connection));

@@ -146,6 +146,8 @@ impl PeerTask {
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 return Err(self.target.met_at(address).map_or(Failure::RefusedByNobody, Failure::Refused));
             }
+            // It died with this connection in its backlog: silence for rule 8, but the refusal is a moment away.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Err(Failure::Broke),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         };

@@ -132,13 +132,18 @@ impl World {
 
     /// The end of the log is damaged while the process is down (rule 15).
     pub fn damage(&mut self, host: usize) {
-        self.kill(host, "is stopped, its log is damaged");
         let len = self.hosts[host].disk.log.len() as u64;
         if len > 2 {
             let from = len - self.random.below(len.min(20) - 1);
-            self.hosts[host].disk.lose_tail(from);
-            self.note(|| format!("host {} lost its log from {from} to {len}", host + 1));
+            self.damage_from(host, from);
         }
+    }
+
+    /// The log is damaged from this entry on.
+    pub fn damage_from(&mut self, host: usize, from: u64) {
+        self.kill(host, "is stopped, its log is damaged");
+        self.hosts[host].disk.lose_tail(from);
+        self.note(|| format!("host {} lost its log from {from} on", host + 1));
     }
 
     /// SIGTERM: it hands over, and exits when it may.
@@ -149,9 +154,9 @@ impl World {
         }
     }
 
-    /// An operator tells `host` what is true: that run is gone.
-    pub fn declare_crashed(&mut self, host: usize, peer: Member) {
-        assert!(self.hosts[host_of(peer.id)].gone.contains(&peer), "operators do not lie here");
-        self.input(host, Input::DeclaredCrashed { peer });
+    /// A fencing command tells `host` what is true: that run is gone.
+    pub fn fenced(&mut self, host: usize, peer: Member) {
+        assert!(self.hosts[host_of(peer.id)].gone.contains(&peer), "fences do not lie here");
+        self.input(host, Input::Fenced { peer });
     }
 }

@@ -2,12 +2,14 @@
 //! simulated network. One seed decides everything. What must hold is checked at every step; see `truth`.
 #![allow(dead_code)]
 
+pub mod checks;
 pub mod disk;
 pub mod faults;
 pub mod network;
 pub mod process;
 pub mod random;
 pub mod truth;
+pub mod turn;
 pub mod walk;
 pub mod world;
 

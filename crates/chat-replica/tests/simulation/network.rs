@@ -35,6 +35,7 @@ pub struct Network {
     numbers: u64,
     /// Messages that were sent, by kind: what idling costs.
     pub sent: HashMap<&'static str, u64>,
+    pub entries_sent: u64,
 }
 
 impl Network {
@@ -45,6 +46,7 @@ impl Network {
             rolled_back: vec![false; n],
             numbers: 0,
             sent: HashMap::new(),
+            entries_sent: 0,
         }
     }
 }
@@ -74,6 +76,9 @@ impl World {
     /// A process sends: on the session that it dialled, if there is one with that very process run.
     pub fn transmit(&mut self, host: usize, envelope: Envelope) {
         *self.network.sent.entry(kind(&envelope.message)).or_default() += 1;
+        if let Message::Append(append) = &envelope.message {
+            self.network.entries_sent += append.entries.len() as u64;
+        }
         let to = host_of(envelope.to.id);
         let Some(process) = self.process(host) else { return };
         let Some(number) = process.dials[to].session else { return };

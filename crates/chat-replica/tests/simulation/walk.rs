@@ -2,9 +2,10 @@
 
 use super::disk::Disk;
 use super::random::Random;
-use super::world::{PATIENCE, Settings, World};
+use super::world::{PATIENCE, Settings, World, id};
 use super::{MS, SECOND};
 use chat_replica::protocol::Input;
+use chat_replica::protocol::Member;
 
 /// What came of a walk.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +22,7 @@ pub struct Outcome {
 /// The kinds of faults of one walk, with weights.
 #[derive(Clone, Debug)]
 struct Weather {
-    weights: [(Fault, u64); 19],
+    weights: [(Fault, u64); 20],
     /// Between faults, at most.
     pause: u64,
     down: u64,
@@ -48,6 +49,7 @@ enum Fault {
     Transfer,
     Disk,
     Burst,
+    Fence,
 }
 
 impl Weather {
@@ -73,6 +75,7 @@ impl Weather {
             (Transfer, 4),
             (Disk, 0),
             (Burst, 10),
+            (Fence, 0),
         ];
         let mut weights = all;
         for (fault, weight) in &mut weights {
@@ -84,6 +87,9 @@ impl Weather {
         }
         if random.chance(80) {
             weights[17].1 = 4;
+        }
+        if random.chance(100) {
+            weights[19].1 = 6;
         }
         let pause = random.pick(&[20, 100, 300, 1000, 2500]) * MS;
         Weather { weights, pause, down: random.pick(&[20, 200, 2000]) * MS }
@@ -245,6 +251,11 @@ impl Walk {
             }
             Fault::Leave => world.leave(a),
             Fault::Transfer => world.input(primary, Input::Transfer { to: None }),
+            Fault::Fence => {
+                if let Some(gone) = world.hosts[b].gone.last().copied().filter(|_| world.process(b).is_none()) {
+                    world.fenced(a, gone);
+                }
+            }
             Fault::Disk => self.disk_fault(a),
             Fault::Burst => {
                 for _ in 0..self.random.below(400) {
@@ -308,7 +319,8 @@ impl Walk {
             well = self.world.run_until_so(50 * MS, |world| world.is_well());
         }
         if !well {
-            assert!(self.damaged.is_some(), "NO PROGRESS within {} s of peace", PATIENCE / SECOND);
+            let excused = self.damaged.is_some_and(|host| self.world.is_stuck_on(host));
+            assert!(excused, "NO PROGRESS within {} s of peace", PATIENCE / SECOND);
             return true;
         }
         if self.world.settings.min_copies > n {
@@ -337,6 +349,17 @@ impl World {
             self.process(host).is_some_and(|p| status.view.as_ref().is_some_and(|view| view.names(&p.member)))
         };
         (0..self.settings.n).all(named)
+    }
+
+    /// Whether some view in force wants the word of a disk that is gone, or impaired: only `recover` gives that up (rule 10).
+    pub fn is_stuck_on(&self, host: usize) -> bool {
+        let disk = &self.hosts[host].disk;
+        let counts = disk.impaired_until.is_none();
+        let wanted = |member: &Member| member.id == id(host) && !(member.disk == disk.id && counts);
+        self.hosts
+            .iter()
+            .filter_map(|host| host.process.as_ref())
+            .any(|process| process.replica.log().views_in_force().iter().any(|at| at.view.members.iter().any(wanted)))
     }
 
     /// Everybody's log and disk hold all that was committed, and everybody knows it committed.

@@ -1,0 +1,198 @@
+//! The node and the driver on logs that were there before: what is committed and not yet applied must be neither read past nor mixed
+//! up, and what is answered says what is so.
+
+use chat_core::{Applied, Command, DisplayName, PasswordHash, Read as _, RequestKey, Timestamp, Username};
+use chat_replica::node::{Disk as _, Node, Outbox};
+use chat_replica::options::{Config as ServerConfig, Listen, Options};
+use chat_replica::protocol::*;
+use chat_replica::server::Server;
+use chat_replica::storage::{DataDirectory, SqliteDisk};
+use chat_replica::transport::Tcp;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+/// A batch that registers accounts with such names; some 600 bytes each.
+fn registrations(prefix: &str, count: u64) -> Body {
+    let register = |number: u64| {
+        let name = Username::parse(&format!("{prefix}{number}")).expect("a name");
+        let key = RequestKey(*blake3::hash(name.as_str().as_bytes()).as_bytes().first_chunk().expect("16 of 32"));
+        let password = PasswordHash::new(&format!("${}", "x".repeat(500))).expect("shaped like a hash");
+        Command::Register { key, display_name: DisplayName::of(&name), name, password, at: Timestamp(0) }
+    };
+    let commands: Vec<Command> = (0..count).map(register).collect();
+    Body::Commands(chat_core::codec::encode(&commands).into())
+}
+
+/// A log that begins with the founding of a view of these, and goes on with these batches, all in one epoch.
+fn log(epoch: Epoch, members: Vec<Member>, batches: impl IntoIterator<Item = Body>) -> Vec<Entry> {
+    let view = View { epoch, primary: epoch.replica, members };
+    let mut entries = vec![Entry::chained(ChainHash::default(), 1, epoch, Body::Founding { cluster: CLUSTER, view })];
+    for (body, index) in batches.into_iter().zip(2..) {
+        let previous = entries.last().expect("the founding").hash;
+        entries.push(Entry::chained(previous, index, epoch, body));
+    }
+    entries
+}
+
+fn directory(path: &Path, id: u32) -> Arc<DataDirectory> {
+    Arc::new(DataDirectory::take(path, ReplicaId(id)).expect("free"))
+}
+
+/// A crash can leave a log of which nothing is known to be committed; the next primary commits all of it at once, and applies it over
+/// several turns. Whoever reads meanwhile must not miss what was acknowledged before the crash.
+#[tokio::test]
+async fn a_new_primary_lets_nobody_read_before_it_has_carried_out_what_it_found() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let path = data.path().join("1");
+    let entries = {
+        let (mut disk, member, _) = SqliteDisk::open(directory(&path, 1), ReplicaId(1)).expect("a new disk");
+        let epoch = Epoch { round: 1, replica: ReplicaId(1) };
+        let batches = ["a", "b", "c", "d"].map(|prefix| registrations(prefix, 1900));
+        let entries = log(epoch, vec![member], batches);
+        disk.begin(true).expect("begun");
+        for what in [Persist::Cluster(CLUSTER), Persist::Promise(epoch)] {
+            disk.persist(&what).expect("persisted");
+        }
+        for entry in &entries {
+            disk.persist(&Persist::Append(entry.clone())).expect("persisted");
+        }
+        disk.commit().expect("committed");
+        entries.len() as u64
+    };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = listener.local_addr().expect("it has one").to_string();
+    let config = ServerConfig {
+        id: 1,
+        listen: Listen::Bound(listener),
+        data: path,
+        replicas: vec![(1, address)],
+        options: Options::default(),
+    };
+    let server = Server::start(config, Arc::new(Tcp)).await.expect("started");
+    let mut gate = server.handle().gate();
+    let mut status = server.handle().status();
+    let serving = async {
+        gate.wait_for(|gate| gate.serving.is_some()).await.expect("it serves");
+        server.handle().read_permit().await.expect("it may be read")
+    };
+    let permit = tokio::time::timeout(Duration::from_secs(20), serving).await.expect("soon");
+    assert!(permit.index >= entries, "{permit:?} misses some of {entries} entries");
+    let told = status.wait_for(|status| status.serving);
+    tokio::time::timeout(Duration::from_secs(20), told).await.expect("soon").expect("it says so too");
+}
+
+/// Nobody listens.
+struct Nobody;
+
+impl Outbox for Nobody {
+    fn send(&mut self, _: Envelope) {}
+    fn applied(&mut self, _: &Entry, _: Vec<Applied>, _: usize) {}
+    fn event(&mut self, event: Event) {
+        assert!(!matches!(event, Event::Fatal(_)), "{event:?}");
+    }
+}
+
+fn member(id: u32) -> Member {
+    Member { id: ReplicaId(id), disk: DiskId([id as u8; 16]), incarnation: Incarnation { count: 1, nonce: 1 } }
+}
+
+/// One turn of replica 2 that hears this from a primary, on whatever its disk holds.
+fn hear(directory: &Arc<DataDirectory>, from: Member, append: Append) -> Node<SqliteDisk> {
+    let (disk, me, found) = SqliteDisk::open(directory.clone(), ReplicaId(2)).expect("opened");
+    let config = Config::new(me, vec![ReplicaId(1), ReplicaId(3)], CLUSTER, 1);
+    let start = Time(1_000_000);
+    let mut node = Node::new(Replica::new(config, found, start), disk);
+    let envelope = Envelope { cluster: Some(CLUSTER), from, to: me, message: Message::Append(append) };
+    let inputs = [Input::SessionUp { session: 1, peer: from, outbound: true }, Input::Receive(envelope)];
+    node.turn(start, inputs, &|| start, &mut Nobody).expect("the disk works");
+    node
+}
+
+/// What is cut back in a turn is still on the disk while that turn applies.
+#[test]
+fn an_entry_that_is_cut_back_is_not_applied_from_the_disk() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let directory = directory(&data.path().join("2"), 2);
+    let (old, new) = (Epoch { round: 1, replica: ReplicaId(1) }, Epoch { round: 2, replica: ReplicaId(3) });
+    let large = ["a", "b"].map(|prefix| registrations(prefix, 1300));
+    let batches = large.into_iter().chain([registrations("c", 1), registrations("old", 1)]);
+    let entries = log(old, vec![member(1), member(3)], batches);
+    let begin = Append { epoch: old, prev: Place::default(), prev_hash: ChainHash::default(), entries, committed: 4 };
+    let place = Place { index: 4, epoch: old };
+    let before = begin.entries[3].clone();
+
+    let node = hear(&directory, member(1), begin);
+    assert!(node.disk().applied() < node.replica().committed(), "one turn does not apply everything");
+    drop(node);
+
+    let other = Entry::chained(before.hash, 5, new, registrations("new", 1));
+    let append = Append { epoch: new, prev: place, prev_hash: before.hash, entries: vec![other], committed: 5 };
+    let mut node = hear(&directory, member(3), append);
+    while node.is_behind() {
+        node.turn(Time(1_000_000), [], &|| Time(1_000_000), &mut Nobody).expect("the disk works");
+    }
+    let known = |name: &str| {
+        let name = Username::parse(name).expect("a name");
+        node.disk().state().account_by_name(&name).expect("readable").is_some()
+    };
+    assert_eq!((known("new0"), known("old0")), (true, false), "only what was committed is applied (rule 1)");
+}
+
+/// Remembers on how many disks entries were said to be.
+#[derive(Default)]
+struct Copies(Vec<(u64, usize)>);
+
+impl Outbox for Copies {
+    fn send(&mut self, _: Envelope) {}
+    fn applied(&mut self, entry: &Entry, _: Vec<Applied>, copies: usize) {
+        self.0.push((entry.index, copies));
+    }
+    fn event(&mut self, _: Event) {}
+}
+
+/// A learner is taken in before it has everything: a view with it may be proposed in the very turn that answers an entry that it lacks.
+#[test]
+fn who_is_only_about_to_be_taken_in_holds_no_copy() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let directory = directory(&data.path().join("1"), 1);
+    let (mut disk, founder, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
+    disk.begin(true).expect("begun");
+    disk.persist(&Persist::Cluster(CLUSTER)).expect("persisted");
+    let founding = log(Epoch { round: 1, replica: ReplicaId(1) }, vec![founder], []).remove(0);
+    disk.persist(&Persist::Append(founding)).expect("persisted");
+    disk.commit().expect("committed");
+    drop(disk);
+
+    let (disk, me, found) = SqliteDisk::open(directory, ReplicaId(1)).expect("opened again");
+    let config = Config::new(me, vec![ReplicaId(2)], CLUSTER, 1);
+    let now = Time(1_000_000);
+    let mut node = Node::new(Replica::new(config, found, now), disk);
+    let mut out = Copies::default();
+    let mut turn = |inputs: Vec<Input>| {
+        let synced = node.turn(now, inputs, &|| now, &mut out).expect("the disk works").synced;
+        (synced.map(|took| Input::Persisted { took }), node.replica().serving())
+    };
+    let (mut persisted, mut epoch) = turn(Vec::new());
+    while epoch.is_none() {
+        (persisted, epoch) = turn(Vec::from_iter(persisted));
+    }
+    let (epoch, learner) = (epoch.expect("it serves"), member(2));
+    let say = |message| Input::Receive(Envelope { cluster: Some(CLUSTER), from: learner, to: me, message });
+    let hello = Hello {
+        promised: Epoch::ZERO,
+        last: Place::default(),
+        committed: 0,
+        deaths: Vec::new(),
+        impaired: false,
+        founders: vec![ReplicaId(1), ReplicaId(2)],
+    };
+    turn(vec![Input::SessionUp { session: 1, peer: learner, outbound: true }, say(Message::Hello(hello))]);
+    let Body::Commands(batch) = registrations("a", 1) else { unreachable!("it is a batch") };
+    let (persisted, _) = turn(vec![Input::Propose(batch)]);
+    let holds_what_was_before = Message::AppendReply { epoch, promised: epoch, matched: 2, conflict: false };
+    turn(persisted.into_iter().chain([say(holds_what_was_before)]).collect());
+    assert_eq!(out.0.last(), Some(&(3, 1)), "(entry, copies)");
+}
