@@ -90,6 +90,7 @@ impl Driver {
         let ended = self.turns(runtime);
         // Handlers may outlive this thread for a moment: no read passes any more (rule 11).
         self.wiring.close_gate();
+        self.wiring.status.send_modify(|status| status.serving = false);
         match ended {
             Ended::RolledBack(_) => match self.node.disk_mut().become_another() {
                 Ok(()) => ended,

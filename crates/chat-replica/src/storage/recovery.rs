@@ -25,6 +25,8 @@ pub(crate) fn start(
     mark: Option<Mark>,
 ) -> Result<(Member, Recovered, u64), DiskError> {
     let facts = facts_or_new(connection, directory, id)?;
+    // A new disk acknowledged nothing: a mark that is there is that of a database that somebody took away.
+    let mark = mark.filter(|_| facts.incarnation.count > 0);
     let found = verify(connection, facts.committed, mark)?;
     let whole = facts.impaired_until.is_none();
     let impaired_until = impairment(&facts, &found, mark);

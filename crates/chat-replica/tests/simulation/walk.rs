@@ -355,6 +355,10 @@ impl World {
     pub fn is_stuck_on(&self, host: usize) -> bool {
         let disk = &self.hosts[host].disk;
         let counts = disk.impaired_until.is_none();
+        // It may have lost entries that nobody committed: it cannot know, and counts again when the log is that long.
+        if disk.impaired_until.is_some_and(|until| until > self.truth.committed.len() as u64) {
+            return true;
+        }
         let wanted = |member: &Member| member.id == id(host) && !(member.disk == disk.id && counts);
         self.hosts
             .iter()
