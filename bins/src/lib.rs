@@ -1,7 +1,15 @@
-//! What the programs of the chat service share: the command lines of `chat` (for people) and `chatctl` (for
-//! operators). The programs themselves, one file each, are in `src/bin`.
+//! The programs of the chat service. The files in `src/bin` only call these:
+//!
+//! | module | programs |
+//! | --- | --- |
+//! | `cli` | `chat` (for people), `chatctl` (for operators) |
+//! | `daemon` | `chatd`: one replica |
+//! | `demo` | `chat-demo`: a cluster to watch, and scripts of crashes |
+//! | `bench` | `chat-bench`: figures |
+//! | `processes` | replicas as child processes, for the last two and for tests |
 
 pub mod bench;
 pub mod cli;
 pub mod daemon;
 pub mod demo;
+pub mod processes;

@@ -5,8 +5,8 @@ mod cluster;
 #[path = "support/loopback.rs"]
 mod loopback;
 
-use chat_bins::demo::address;
-use chat_bins::demo::replica::Fault;
+use chat_bins::processes::address;
+use chat_bins::processes::replica::Fault;
 use cluster::Trio;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};

@@ -8,7 +8,7 @@ mod namespaces;
 #[path = "support/script.rs"]
 mod script;
 
-use chat_bins::demo::replica::Fault;
+use chat_bins::processes::replica::Fault;
 use cluster::{Trio, WAIT};
 use namespaces::Namespaces;
 use serde_json::Value;

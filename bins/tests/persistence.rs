@@ -8,7 +8,7 @@ mod loopback;
 #[path = "support/script.rs"]
 mod script;
 
-use chat_bins::demo::replica::Fault;
+use chat_bins::processes::replica::Fault;
 use cluster::Trio;
 use script::passes;
 use serde_json::json;

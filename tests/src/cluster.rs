@@ -48,8 +48,7 @@ impl Builder {
         let addresses: Vec<SocketAddr> =
             listeners.iter().map(|listener| listener.local_addr().expect("a bound listener has an address")).collect();
         let network = Network::new(addresses.iter().copied().zip(1..).collect());
-        let mut cluster =
-            Cluster { data, addresses, network, options: self.options, running: BTreeMap::new() };
+        let mut cluster = Cluster { data, addresses, network, options: self.options, running: BTreeMap::new() };
         for (id, listener) in (1..).zip(listeners) {
             cluster.run(id, listener).await;
         }

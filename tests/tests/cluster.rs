@@ -111,9 +111,7 @@ async fn a_cut_off_leader_is_replaced_after_its_lease_and_catches_up() {
     let others: Vec<u32> = cluster.running().into_iter().filter(|id| *id != old).collect();
     cluster.partition(&[old], &others);
     let states = cluster
-        .wait_until("one of the two others leads", |states| {
-            states.iter().any(|(id, s)| *id != old && s.serving)
-        })
+        .wait_until("one of the two others leads", |states| states.iter().any(|(id, s)| *id != old && s.serving))
         .await;
     assert!(!states[&old].serving, "the cut-off one does not serve: {states:#?}");
     ada.send("bob", "after").await.expect("sent");

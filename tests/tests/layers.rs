@@ -47,8 +47,19 @@ fn mentions(code: &str, word: &str) -> bool {
 #[test]
 fn pure_code_has_no_io_clock_or_randomness() {
     let impure = [
-        "tokio", "tonic", "rusqlite", "prost", "rand", "getrandom", "std::time", "std::net", "std::fs", "std::io",
-        "std::thread", "std::sync::mpsc", "chat_proto",
+        "tokio",
+        "tonic",
+        "rusqlite",
+        "prost",
+        "rand",
+        "getrandom",
+        "std::time",
+        "std::net",
+        "std::fs",
+        "std::io",
+        "std::thread",
+        "std::sync::mpsc",
+        "chat_proto",
     ];
     for dir in ["crates/chat-core/src", "crates/chat-replica/src/protocol"] {
         let files = sources(&root().join(dir));

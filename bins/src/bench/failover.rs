@@ -3,8 +3,8 @@
 use super::figures::{Times, ms};
 use super::people::people;
 use super::send::text;
-use crate::demo::replica::Fault;
-use crate::demo::{Broken, Cluster};
+use crate::processes::replica::Fault;
+use crate::processes::{Broken, Cluster};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -7,13 +7,10 @@ mod figures;
 mod people;
 mod send;
 
-use crate::demo::{Broken, Cluster};
+use crate::processes::{Broken, Cluster, run_if_replica};
 use clap::{Args, Parser, Subcommand};
 use std::process::ExitCode;
 use std::time::Duration;
-
-/// The first argument with which this program is a replica.
-const REPLICA: &str = "replica";
 
 /// Measures a chat cluster: one that it starts itself (three replica processes on this machine), or any other.
 #[derive(Debug, Parser)]
@@ -69,9 +66,8 @@ enum What {
 /// Runs `chat-bench` with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == REPLICA) {
-        return crate::demo::replica::main(arguments);
+    if let Some(code) = run_if_replica() {
+        return code;
     }
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

@@ -1,6 +1,6 @@
 //! Accounts for a measurement, each with a client and a connection of its own.
 
-use crate::demo::Broken;
+use crate::processes::Broken;
 use chat_client::{Client, Key, Session};
 use std::time::Duration;
 use tokio::task::JoinSet;

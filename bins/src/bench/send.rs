@@ -2,7 +2,7 @@
 
 use super::figures::{Times, ms};
 use super::people::{Person, people};
-use crate::demo::{Broken, Cluster};
+use crate::processes::{Broken, Cluster};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 

@@ -1,8 +1,8 @@
 //! The steady conversation that the watcher sees: one account writes, the other reads along.
 
-use super::broken::Broken;
-use super::cluster::Cluster;
 use super::ledger::Ledger;
+use crate::processes::Broken;
+use crate::processes::cluster::Cluster;
 use chat_client::{Error, Inbox, Reason, Session, Submitted};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! Two accounts that hold the service to its promises: every message that was acknowledged is there, once, in order,
 //! on the live stream, in the mailbox and in the history; and service goes on within a few seconds of any fault.
 
-use super::broken::Broken;
-use super::cluster::Cluster;
+use crate::processes::Broken;
+use crate::processes::cluster::Cluster;
 use chat_client::{Inbox, Message, Sent, Session, Submitted};
 use std::pin::pin;
 use std::time::{Duration, Instant};

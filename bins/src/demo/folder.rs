@@ -1,6 +1,6 @@
 //! Where a script has its data and logs.
 
-use super::broken::Broken;
+use crate::processes::Broken;
 use std::path::{Path, PathBuf};
 
 /// A folder that was empty when the script began.

@@ -5,16 +5,13 @@
 //! persistence  ─┐ scripts: they do so in every order, and hold the service
 //! two_faults   ─┴─▶ to its promises
 //!     conversation   two accounts, and what they must see
-//!     cluster        the replicas, and what they say of themselves
-//!     replica        one process: `chat-demo replica …` is `chatd …`, tied to the life of its parent
+//! processes::cluster   the replicas, and what they say of themselves
+//! processes::replica   one process: `chat-demo replica …` is `chatd …`, tied to the life of its parent
 //! ```
 //!
 //! The same scripts are run by the tests in `bins/tests`.
 
-pub mod address;
-mod broken;
 mod chatter;
-mod cluster;
 mod conversation;
 mod folder;
 mod keyboard;
@@ -22,28 +19,21 @@ mod ledger;
 mod operator;
 mod orders;
 mod persistence;
-pub mod replica;
 mod report;
 mod screen;
 mod two_faults;
 mod watch;
 
-pub use broken::Broken;
-pub(crate) use cluster::Cluster;
-
+use crate::processes::replica::Fault;
+use crate::processes::{Broken, Place, run_if_replica};
 use clap::{Args, Parser, Subcommand};
-use cluster::Place;
 use folder::Folder;
 use futures_util::future::{LocalBoxFuture, try_join_all};
-use replica::Fault;
 use report::Report;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-
-/// The first argument with which this program is a replica.
-const REPLICA: &str = "replica";
 
 /// Three replicas to watch, kill and revive; and scripts that do so in every order.
 #[derive(Debug, Parser)]
@@ -124,9 +114,8 @@ fn place(text: &str) -> Result<Place, String> {
 /// Runs `chat-demo` with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == REPLICA) {
-        return replica::main(arguments);
+    if let Some(code) = run_if_replica() {
+        return code;
     }
     let arguments = Arguments::parse();
     // One thread, this one: the replicas end with the thread that started them.

@@ -1,9 +1,9 @@
 //! Carries out what the watcher asks of the replicas, one order after the other, and notices when one ends by itself.
 
-use super::broken::Broken;
-use super::cluster::Cluster;
 use super::keyboard::Order;
-use super::replica::Fault;
+use crate::processes::Broken;
+use crate::processes::cluster::Cluster;
+use crate::processes::replica::Fault;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};

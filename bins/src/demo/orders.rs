@@ -13,11 +13,6 @@ pub(super) fn orders(n: u32) -> Vec<Vec<u32>> {
     orders
 }
 
-/// `1, 2, 3`, for people.
-pub(super) fn list(ids: &[u32]) -> String {
-    ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,11 +1,12 @@
 //! `chat-demo persistence`: every replica goes down, and comes back, in every order; what was acknowledged is there.
 
-use super::broken::Broken;
-use super::cluster::{Cluster, describe, leader_of};
 use super::conversation::Conversation;
-use super::orders::{list, orders};
-use super::replica::Fault;
+use super::orders::orders;
 use super::report::Report;
+use crate::processes::Broken;
+use crate::processes::cluster::list;
+use crate::processes::cluster::{Cluster, describe, leader_of};
+use crate::processes::replica::Fault;
 use chat_client::Submitted;
 use rand::{SeedableRng as _, rngs::SmallRng, seq::SliceRandom as _};
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! What a script says: a line per step, a table, a verdict.
 
-use super::broken::Broken;
+use crate::processes::Broken;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! What the watcher sees: events as lines, and below them one line that is drawn again and again. Where the output is no
 //! terminal, that line comes once a second.
 
-use super::cluster::{describe, leader_of};
 use super::ledger::Ledger;
-use super::orders::list;
+use crate::processes::cluster::list;
+use crate::processes::cluster::{describe, leader_of};
 use chat_client::ReplicaStatus;
 use serde_json::json;
 use std::io::{IsTerminal as _, Write as _};

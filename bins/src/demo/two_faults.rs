@@ -1,12 +1,13 @@
 //! `chat-demo two-faults`: three replicas survive the crash of any two, one after the other or at once, and take them
 //! back.
 
-use super::broken::Broken;
-use super::cluster::{Cluster, Place};
 use super::conversation::Conversation;
-use super::orders::{list, orders};
-use super::replica::Fault;
+use super::orders::orders;
 use super::report::Report;
+use crate::processes::Broken;
+use crate::processes::cluster::list;
+use crate::processes::cluster::{Cluster, Place};
+use crate::processes::replica::Fault;
 use rand::{SeedableRng as _, rngs::SmallRng, seq::SliceRandom as _};
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,13 +1,13 @@
 //! `chat-demo`: three replicas, a conversation on them, and somebody who kills and revives them.
 
-use super::broken::Broken;
 use super::chatter::Chatter;
-use super::cluster::{Cluster, leader_of};
 use super::keyboard::{Keyboard, Order};
 use super::operator::operate;
-use super::replica::Said;
 use super::screen::Screen;
 use super::{Common, interrupted};
+use crate::processes::Broken;
+use crate::processes::cluster::{Cluster, leader_of};
+use crate::processes::replica::Said;
 use chat_client::{Client, ReplicaStatus};
 use std::path::{Path, PathBuf};
 use std::pin::pin;

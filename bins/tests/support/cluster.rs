@@ -1,6 +1,6 @@
 //! Three replicas, and `chatctl` beside them.
 
-use chat_bins::demo::replica::{Plan, Replica};
+use chat_bins::processes::replica::{Plan, Replica};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

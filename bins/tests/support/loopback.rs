@@ -1,6 +1,6 @@
 //! Where three replicas find place on this machine.
 
-use chat_bins::demo::address;
+use chat_bins::processes::address;
 use std::net::SocketAddr;
 
 /// Free loopback addresses, with no words before the program.

@@ -206,11 +206,7 @@ impl Driver {
     }
 
     /// Makes one batch of what is in line, or declines it.
-    fn propose(
-        &mut self,
-        proposals: Vec<Proposal>,
-        inputs: &mut Vec<Input>,
-    ) -> Vec<(Option<Row>, Answer)> {
+    fn propose(&mut self, proposals: Vec<Proposal>, inputs: &mut Vec<Input>) -> Vec<(Option<Row>, Answer)> {
         if proposals.is_empty() {
             return Vec::new();
         }

@@ -9,8 +9,9 @@ use super::state::{STATEMENTS, SqliteState};
 use crate::node::Disk;
 use crate::protocol::*;
 use chat_core::{Applied, Provenance};
-use rusqlite::Connection;
 use rusqlite::config::DbConfig;
+use rusqlite::hooks::Wal;
+use rusqlite::{Connection, ErrorCode};
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,7 +50,7 @@ pub enum DiskError {
 }
 
 /// How far the write-ahead log grows before it is moved into the database: 16 MiB in pages.
-const CHECKPOINT_PAGES: u32 = 4096;
+const CHECKPOINT_PAGES: i32 = 4096;
 /// Page cache of the writer, in KiB.
 const CACHE_KIB: i32 = 32 * 1024;
 
@@ -83,7 +84,7 @@ impl SqliteDisk {
         connection.set_prepared_statement_cache_capacity(STATEMENTS + 16);
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        connection.wal_hook(Some(checkpoint))?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         connection.pragma_update(None, "foreign_keys", false)?;
         migrations::migrate(&mut connection)?;
@@ -156,6 +157,19 @@ impl SqliteDisk {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// Moves the write-ahead log into the database after a commit. SQLite's own automatic way would forget a sync that failed, and
+/// try again: the kernel then says that all is well, and the log ends at the frames that it dropped. Here it fails the commit (rule 15).
+fn checkpoint(log: &mut Wal, pages: i32) -> rusqlite::Result<()> {
+    if pages < CHECKPOINT_PAGES {
+        return Ok(());
+    }
+    match log.checkpoint() {
+        // Somebody else, with a shell perhaps, is at it.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
+        done => done,
     }
 }
 
@@ -234,5 +248,32 @@ impl Disk for SqliteDisk {
             self.directory.identify(&self.identity).map_err(DiskError::File)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(connection: &Connection) -> rusqlite::Result<()> {
+        let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000) \
+                    INSERT INTO big SELECT zeroblob(4000) FROM n";
+        connection.execute_batch(rows)
+    }
+
+    #[test]
+    fn the_log_goes_into_the_database_and_a_failure_of_that_fails_the_commit() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let directory = Arc::new(DataDirectory::take(&dir.path().join("1"), ReplicaId(1)).expect("free"));
+        let (mut disk, _, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
+        disk.connection.execute_batch("CREATE TABLE big (x)").expect("made");
+        let size = || std::fs::metadata(directory.database()).expect("there").len();
+        let before = size();
+        filled(&disk.connection).expect("written");
+        assert!(size() > before + 6000 * 4000, "{} bytes in the database", size());
+
+        let failing = |_: &mut Wal, _| Err(rusqlite::Error::InvalidQuery);
+        disk.connection.wal_hook(Some(failing)).expect("hooked");
+        filled(&disk.connection).expect_err("what the hook says is what the commit says");
     }
 }

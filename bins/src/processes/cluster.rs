@@ -2,7 +2,6 @@
 
 use super::address;
 use super::broken::Broken;
-use super::orders::list;
 use super::replica::{Fault, Plan, Replica, Said};
 use chat_client::{Client, ReplicaStatus, Role};
 use chat_proto::v1::{TransferRequest, admin_service_client::AdminServiceClient};
@@ -193,13 +192,13 @@ impl Cluster {
 }
 
 /// Who leads and can go on, by its own account.
-pub(super) fn leader_of(states: &[ReplicaStatus]) -> Option<u32> {
+pub(crate) fn leader_of(states: &[ReplicaStatus]) -> Option<u32> {
     let leads = |state: &&ReplicaStatus| state.role == Role::Primary && state.waiting_for.is_empty();
     states.iter().filter(leads).max_by_key(|state| state.epoch).and_then(|state| state.id)
 }
 
 /// The status of all in one line.
-pub(super) fn describe(states: &[ReplicaStatus]) -> String {
+pub(crate) fn describe(states: &[ReplicaStatus]) -> String {
     let one = |state: &ReplicaStatus| {
         let id = state.id.map_or_else(|| state.address.clone(), |id| id.to_string());
         let mut line = format!("{id} {}", state.role);
@@ -235,4 +234,9 @@ fn remembered(folder: &Path, n: u32) -> Result<Vec<Place>, Broken> {
     let text: String = addresses.iter().map(|address| format!("{address}\n")).collect();
     std::fs::write(&path, text).map_err(|error| Broken(format!("{} cannot be written: {error}", path.display())))?;
     Ok(addresses.into_iter().map(|address| Place { address, namespace: None }).collect())
+}
+
+/// `1, 2, 3`, for people.
+pub(crate) fn list(ids: &[u32]) -> String {
+    ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
 }

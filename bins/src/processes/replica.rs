@@ -18,6 +18,8 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+/// The first argument with which such a program is a replica.
+pub(super) const REPLICA: &str = "replica";
 /// Where a replica's process finds whose child it is.
 const PARENT: &str = "CHAT_DEMO_PARENT";
 /// A start reads a small database; an end leaves the view first. Much longer than either takes.
@@ -158,7 +160,7 @@ impl Replica {
         let plan = &self.plan;
         let mut words = plan.through.iter().map(OsString::from).chain([OsString::from(&plan.program)]);
         let mut command = Command::new(words.next().unwrap_or_default());
-        command.args(words).arg(super::REPLICA);
+        command.args(words).arg(REPLICA);
         command.args(["--id", &plan.id.to_string(), "--cluster", &plan.book]).arg("--data").arg(self.data());
         // What surrounds the demonstration must not configure it, but for the log.
         for (name, _) in std::env::vars_os() {
