@@ -84,6 +84,10 @@ impl Replica {
         if !primary.leavers.contains(&from) {
             primary.leavers.push(from);
         }
+        // It will not stand: somebody else is to be asked.
+        if primary.transfer.as_ref().is_some_and(|transfer| transfer.to == from) {
+            primary.transfer = None;
+        }
         if let Some(peer) = self.peers.get_mut(&from.id) {
             peer.released_by(&from);
         }
