@@ -1,6 +1,6 @@
 //! The in-process cluster: what the mission promises, with real replicas, gRPC and SQLite files.
 
-use chat_client::{Client, Session};
+use chat_client::{Client, Error, Reason, Session};
 use chat_testkit::{Cluster, Options, Standing};
 use std::time::Duration;
 
@@ -179,6 +179,15 @@ async fn with_min_copies_a_lonely_replica_reads_but_does_not_acknowledge() {
     let hasty = hasty.connect().await.expect("a leader");
     let session = hasty.log_in("ada", PASSWORD).await;
     assert!(session.is_err(), "a login is a write");
+    let session = hasty.restore(&ada.export()).expect("a token");
+    let mut refused = session.send("bob", "one copy").await.expect_err("one copy is too few");
+    for _ in 0..9 {
+        // The deadline can pass in the middle of an attempt.
+        if matches!(refused, Error::Unknown { .. }) {
+            refused = session.send("bob", "one copy").await.expect_err("one copy is too few");
+        }
+    }
+    assert_eq!(refused.reason(), Some(Reason::TooFewCopies), "nothing was done, and it says so: {refused:?}");
     assert_eq!(ada.whoami().await.expect("reads go on").account.name, "ada");
     cluster.restart(other).await;
     cluster.whole().await;

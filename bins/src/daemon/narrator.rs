@@ -42,7 +42,9 @@ fn describe(id: u32, addresses: &[(u32, String)], status: &Status) -> String {
     let waiting = || -> Vec<String> { status.waiting_for.iter().map(|id| place(addresses, *id)).collect() };
     match status.standing {
         Standing::Primary if status.serving => format!("primary in epoch {epoch}; in view: {view}{impaired}"),
-        Standing::Primary if status.waiting_for.is_empty() => format!("primary in epoch {epoch}, taking no writes at the moment{impaired}"),
+        Standing::Primary if status.waiting_for.is_empty() => {
+            format!("primary in epoch {epoch}, taking no writes at the moment{impaired}")
+        }
         Standing::Primary => format!("primary in epoch {epoch}, but cannot go on without {}", waiting().join(", ")),
         Standing::Backup => format!("backup of {leader}; in view: {view}{impaired}"),
         Standing::Learner => format!("learner of {leader}; in view: {view}{impaired}"),

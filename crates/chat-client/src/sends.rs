@@ -261,7 +261,8 @@ impl SendTask {
                 self.lost(hint, opened || done)
             }
             Verdict::Later(refusal) => {
-                self.outbox.rewind(opened);
+                // Nothing was done: of a stream's sends, the first that is declined for now takes all behind it along.
+                self.outbox.rewind(false);
                 End::Later(refusal)
             }
             Verdict::Refused(refusal) => {

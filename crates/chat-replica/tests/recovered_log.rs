@@ -196,3 +196,35 @@ fn who_is_only_about_to_be_taken_in_holds_no_copy() {
     turn(persisted.into_iter().chain([say(holds_what_was_before)]).collect());
     assert_eq!(out.0.last(), Some(&(3, 1)), "(entry, copies)");
 }
+
+/// Rule 15 on the real disk: what is damaged is set aside, comes again from a peer, and is not applied twice.
+#[test]
+fn a_damaged_log_is_repaired_from_a_peer() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let directory = directory(&data.path().join("2"), 2);
+    let epoch = Epoch { round: 1, replica: ReplicaId(1) };
+    let entries = log(epoch, vec![member(1), member(3)], ["a", "b", "c", "d"].map(|prefix| registrations(prefix, 1)));
+    let after = |index: usize| Append {
+        epoch,
+        prev: Place { index: index as u64, epoch: if index == 0 { Epoch::ZERO } else { epoch } },
+        prev_hash: index.checked_sub(1).map(|at| entries[at].hash).unwrap_or_default(),
+        entries: entries[index..].to_vec(),
+        committed: 5,
+    };
+    drop(hear(&directory, member(1), after(0)));
+    let damage = rusqlite::Connection::open(directory.database()).expect("opened");
+    damage.execute("UPDATE log SET body = zeroblob(9) WHERE idx = 3", []).expect("damaged");
+    drop(damage);
+
+    let (disk, _, found) = SqliteDisk::open(directory.clone(), ReplicaId(2)).expect("opened");
+    assert_eq!((found.impaired_until, found.log.last, disk.applied()), (Some(5), 2, 5));
+    drop(disk);
+    let node = hear(&directory, member(1), after(2));
+    assert_eq!((node.replica().status().impaired_until, node.replica().log().last().index), (None, 5));
+    let accounts = chat_core::Read::counters(&node.disk().state()).expect("readable").accounts;
+    assert_eq!((accounts, node.disk().applied()), (4, 5), "each was applied once");
+    drop(node);
+
+    let (_, _, found) = SqliteDisk::open(directory, ReplicaId(2)).expect("opened");
+    assert_eq!((found.impaired_until, found.log.last), (None, 5));
+}

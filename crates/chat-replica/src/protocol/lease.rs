@@ -32,14 +32,22 @@ impl Replica {
             primary: matches!(self.role, Role::Primary(_)),
         };
         for member in self.reachable() {
-            let unknown = |peer: &Peer| {
-                peer.hello.is_none() && peer.greeted_at.is_none_or(|at| self.now.since(at) >= self.config.ping_interval)
-            };
-            if self.peers.get(&member.id).is_some_and(unknown) {
+            if self.peers.get(&member.id).is_some_and(|peer| self.should_greet(peer)) {
                 self.greet(member);
             }
             self.send(member, Message::Ping(ping.clone()));
         }
+    }
+
+    /// A greeting asks for one: of a peer that has not said who it is, and now and then of one whose disk is being repaired,
+    /// as its word that it is may get lost.
+    fn should_greet(&self, peer: &Peer) -> bool {
+        let again_after = match &peer.hello {
+            None => self.config.ping_interval,
+            Some(hello) if hello.impaired => self.config.ping_interval * 10,
+            Some(_) => return false,
+        };
+        peer.greeted_at.is_none_or(|at| self.now.since(at) >= again_after)
     }
 
     pub(super) fn on_ping(&mut self, from: Member, ping: Ping) {

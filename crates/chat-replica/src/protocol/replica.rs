@@ -280,7 +280,7 @@ impl Replica {
             // A greeting that we did not begin asks for ours: the first one got lost.
             self.greet(from);
         }
-        self.restart_progress(from);
+        self.meet_progress(from);
         // A successor's word may be the proof that a candidacy waits for.
         self.next_poll = self.now;
     }

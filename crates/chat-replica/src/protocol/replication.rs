@@ -111,7 +111,7 @@ impl Progress {
 }
 
 impl Replica {
-    /// A session or a greeting: where the logs meet must be found anew.
+    /// A session: where the logs meet must be found anew.
     pub(super) fn restart_progress(&mut self, member: Member) {
         let (now, last) = (self.now, self.log.last().index);
         let told = self.peers.get(&member.id).map_or(0, |peer| peer.last.index).min(last);
@@ -121,6 +121,14 @@ impl Replica {
             _ => {
                 primary.progress.insert(member.id, Progress::new(member, told, now));
             }
+        }
+    }
+
+    /// A greeting says where the peer's log ends; that is of use as long as it is not known where the logs meet.
+    pub(super) fn meet_progress(&mut self, member: Member) {
+        let Role::Primary(primary) = &self.role else { return };
+        if primary.progress.get(&member.id).is_none_or(|progress| progress.member != member || progress.probing) {
+            self.restart_progress(member);
         }
     }
 

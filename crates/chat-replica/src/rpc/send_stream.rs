@@ -36,6 +36,7 @@ pub(super) async fn open(
         session,
         row: Row::new(term.epoch()),
         term,
+        revoked: false,
         inbound: Some(request.into_inner()),
         frame: Vec::new().into_iter(),
         in_flight: VecDeque::new(),
@@ -51,6 +52,8 @@ struct Sends {
     session: TokenHash,
     term: Term,
     row: Row,
+    /// The session is not valid any more, and will not be: its sends need no entry in the log to fail.
+    revoked: bool,
     /// `None` once the client has sent everything.
     inbound: Option<Streaming<v1::SendStreamRequest>>,
     /// What is left of the frame that was read last.
@@ -136,9 +139,10 @@ impl Sends {
         results
     }
 
-    fn result(&self, done: Done) -> Result<v1::SendResponse, Fault> {
+    fn result(&mut self, done: Done) -> Result<v1::SendResponse, Fault> {
         if done.result == Err(Rejection::SessionInvalid) {
             self.context.sessions.forget(&self.session);
+            self.revoked = true;
         }
         let sent = convert::sent(&done.result?, done.copies);
         sent.ok_or_else(|| Fault::internal("the outcome of another request came back"))
@@ -198,6 +202,7 @@ impl Sends {
         let bytes = send.text.len();
         let answer = match convert::send(send, self.session) {
             Err(rejection) => Answer::Refused(rejection),
+            Ok(_) if self.revoked => Answer::Refused(Rejection::SessionInvalid),
             Ok(command) => {
                 let row = Some(self.row.clone());
                 tokio::select! {

@@ -5,6 +5,8 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Why a data directory cannot be used. Nothing in it was changed.
 #[derive(Debug, Error)]
@@ -57,6 +59,8 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
+    /// Set when a commit found the write-ahead log far beyond its bound: a moment without readers lets it start anew.
+    pub(crate) crowded: watch::Sender<Option<Instant>>,
     _lock: File,
 }
 
@@ -97,7 +101,7 @@ impl DataDirectory {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"));
         let lock = lock.map_err(unusable)?;
         match lock.try_lock() {
-            Ok(()) => Ok(DataDirectory { path: path.to_path_buf(), _lock: lock }),
+            Ok(()) => Ok(DataDirectory { path: path.to_path_buf(), crowded: watch::Sender::new(None), _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(DirectoryError::InUse { path: path.to_path_buf() }),
             Err(TryLockError::Error(error)) => Err(unusable(error)),
         }

@@ -16,6 +16,7 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use thiserror::Error;
+use tokio::time::Instant;
 
 /// The disk failed, or holds what it should not. The process must end; nothing is retried (rule 15).
 #[derive(Debug, Error)]
@@ -51,6 +52,8 @@ pub enum DiskError {
 
 /// How far the write-ahead log grows before it is moved into the database: 16 MiB in pages.
 const CHECKPOINT_PAGES: i32 = 4096;
+/// And how far if somebody reads all the time: the log starts anew only when nobody looks at what is in it.
+const CROWDED_PAGES: i32 = 2 * CHECKPOINT_PAGES;
 /// Page cache of the writer, in KiB.
 const CACHE_KIB: i32 = 32 * 1024;
 
@@ -84,7 +87,8 @@ impl SqliteDisk {
         connection.set_prepared_statement_cache_capacity(STATEMENTS + 16);
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.wal_hook(Some(checkpoint))?;
+        let crowd = directory.clone();
+        connection.wal_hook(Some(move |log: &mut Wal, pages| checkpoint(log, pages, &crowd)))?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         connection.pragma_update(None, "foreign_keys", false)?;
         migrations::migrate(&mut connection)?;
@@ -162,7 +166,9 @@ impl SqliteDisk {
 
 /// Moves the write-ahead log into the database after a commit. SQLite's own automatic way would forget a sync that failed, and
 /// try again: the kernel then says that all is well, and the log ends at the frames that it dropped. Here it fails the commit (rule 15).
-fn checkpoint(log: &mut Wal, pages: i32) -> rusqlite::Result<()> {
+fn checkpoint(log: &mut Wal, pages: i32, directory: &DataDirectory) -> rusqlite::Result<()> {
+    let crowded = (pages >= CROWDED_PAGES).then(Instant::now);
+    directory.crowded.send_if_modified(|was| std::mem::replace(was, crowded) != crowded);
     if pages < CHECKPOINT_PAGES {
         return Ok(());
     }
@@ -275,5 +281,25 @@ mod tests {
         let failing = |_: &mut Wal, _| Err(rusqlite::Error::InvalidQuery);
         disk.connection.wal_hook(Some(failing)).expect("hooked");
         filled(&disk.connection).expect_err("what the hook says is what the commit says");
+    }
+
+    #[test]
+    fn the_mark_of_a_database_that_is_gone_says_nothing_of_a_new_one() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let directory = Arc::new(DataDirectory::take(&dir.path().join("1"), ReplicaId(1)).expect("free"));
+        let (mut disk, old, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
+        let epoch = Epoch { round: 1, replica: ReplicaId(1) };
+        let entry = Entry::chained(ChainHash::default(), 1, epoch, Body::Commands(Default::default()));
+        SqliteDisk::begin(&mut disk, true).expect("begun");
+        disk.persist(&Persist::Append(entry)).expect("persisted");
+        disk.commit().expect("committed");
+        drop(disk);
+        for end in ["", "-wal", "-shm"] {
+            let file = format!("{}{end}", directory.database().display());
+            std::fs::remove_file(file).expect("removed");
+        }
+        let (_, new, found) = SqliteDisk::open(directory, ReplicaId(1)).expect("a new disk");
+        assert!(!new.same_disk(&old));
+        assert_eq!(found.impaired_until, None);
     }
 }

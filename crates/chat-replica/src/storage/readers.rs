@@ -4,10 +4,14 @@ use super::directory::DataDirectory;
 use super::state::{STATEMENTS, SqliteState};
 use rusqlite::{Connection, OpenFlags};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::time::timeout_at;
 
 /// How many may read at the same time; more wait their turn.
 const CONNECTIONS: usize = 4;
+/// How long after a commit looks wait at most, if the write-ahead log wants a moment without any.
+const GIVE_WAY: Duration = Duration::from_millis(50);
 
 /// A few read-only connections. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -44,6 +48,12 @@ impl Readers {
         let Ok(turn) = self.shared.turns.clone().acquire_owned().await else {
             return Err(rusqlite::Error::InvalidQuery);
         };
+        let crowded = *self.shared.directory.crowded.borrow();
+        if let Some(since) = crowded {
+            let mut crowded = self.shared.directory.crowded.subscribe();
+            // No longer: perhaps nobody writes any more, and then there is nothing to make room for.
+            let _ = timeout_at(since + GIVE_WAY, crowded.wait_for(Option::is_none)).await;
+        }
         let run = move || {
             // Until the look ends, even if nobody waits for it any more: else those who give up make ever more connections.
             let _turn = turn;
@@ -77,5 +87,58 @@ impl Shared {
         let connection = Connection::open_with_flags(self.directory.database(), flags)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(connection)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::Disk as _;
+    use crate::protocol::*;
+    use crate::storage::SqliteDisk;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// Looks for as long as the writer writes, so that there is no moment without one, but for those that readers give.
+    async fn look_all_the_time(readers: Readers, stop: Arc<AtomicBool>) {
+        while !stop.load(Ordering::Relaxed) {
+            let stop = stop.clone();
+            let look = readers.read(move |state| {
+                for _ in 0..2000 {
+                    state.applied()?;
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+                Ok(())
+            });
+            look.await.expect("readable");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn readers_do_not_make_the_log_grow_for_ever() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("1");
+        let directory = Arc::new(DataDirectory::take(&path, ReplicaId(1)).expect("free"));
+        let (mut disk, _, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
+        let (readers, stop) = (Readers::new(directory), Arc::new(AtomicBool::new(false)));
+        let looking: Vec<_> = (0..8).map(|_| tokio::spawn(look_all_the_time(readers.clone(), stop.clone()))).collect();
+        let write = move || {
+            let (epoch, mut hash) = (Epoch { round: 1, replica: ReplicaId(1) }, ChainHash::default());
+            for index in 1..=1500 {
+                let entry = Entry::chained(hash, index, epoch, Body::Commands(vec![7; 100_000].into()));
+                hash = entry.hash;
+                disk.begin(true).expect("begun");
+                disk.persist(&Persist::Append(entry)).expect("persisted");
+                disk.commit().expect("committed");
+            }
+        };
+        tokio::task::spawn_blocking(write).await.expect("written");
+        stop.store(true, Ordering::Relaxed);
+        for looked in looking {
+            looked.await.expect("read");
+        }
+        let size = std::fs::metadata(path.join("replica.db-wal")).expect("there").len() >> 20;
+        assert!(size < 48, "{size} MiB, after 150 were written");
     }
 }

@@ -327,10 +327,11 @@ impl Walk {
             return false;
         }
         let mut taken = false;
-        for _ in 0..2000 {
+        let end = self.world.now + PATIENCE;
+        while !taken && self.world.now < end {
             (0..n).for_each(|host| self.world.start(host));
-            taken = taken || self.world.serving().first().copied().is_some_and(|primary| self.world.propose(primary));
-            self.world.run_for(MS);
+            taken = self.world.serving().first().copied().is_some_and(|primary| self.world.propose(primary));
+            self.world.run_for(5 * MS);
         }
         assert!(taken, "nobody takes a batch");
         let done = self.world.run_until_so(PATIENCE, |world| world.all_agree() && world.is_well());
