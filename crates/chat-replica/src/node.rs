@@ -146,7 +146,7 @@ impl<D: Disk> Node<D> {
         let sound = |entry: &Entry| entry.index <= committed && log.epoch_at(entry.index) == Some(entry.epoch);
         entries.truncate(entries.iter().take_while(|entry| sound(entry)).count());
         // A later view, proposed in this very turn perhaps, can name a learner that does not have these entries yet.
-        let copies = log.committed_view().map_or(0, |at| at.view.members.len());
+        let copies = self.replica.copies();
         self.disk.begin(sync)?;
         for entry in &entries {
             let results = self.disk.apply(entry)?;

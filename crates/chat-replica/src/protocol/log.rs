@@ -203,8 +203,10 @@ impl Log {
             return Vec::new();
         }
         let Some(start) = self.in_tail(from) else {
+            // What is in memory may not be on the disk yet, where something that was cut back may still be in its place.
+            let end = self.tail.front().map_or(self.last, |entry| entry.index - 1);
             let mut entries = disk.read(from, max_bytes);
-            entries.retain(|entry| entry.index <= self.last);
+            entries.retain(|entry| entry.index <= end);
             return entries;
         };
         let mut bytes = 0;

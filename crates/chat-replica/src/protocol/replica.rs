@@ -45,6 +45,8 @@ pub struct Replica {
     pub(super) log: Log,
     pub(super) deaths: Vec<Death>,
     pub(super) impaired_until: Option<u64>,
+    /// The promise that this process run found on its disk.
+    promised_at_start: Epoch,
     pub(super) peers: BTreeMap<ReplicaId, Peer>,
     pub(super) role: Role,
     pub(super) leader: Option<Leader>,
@@ -91,6 +93,7 @@ impl Replica {
             log,
             deaths: found.deaths,
             impaired_until: found.impaired_until,
+            promised_at_start: found.promised,
             peers: peers.collect(),
             role: Role::Follower,
             leader: None,
@@ -361,7 +364,10 @@ impl Replica {
             self.out.events.push(Event::View(view));
             self.ping_soon = true;
         }
-        if self.impaired_until.is_some_and(|until| self.log.committed() >= until) {
+        // All that this disk ever acknowledged is there again. What it acknowledged before it promised to hear nobody else
+        // has either committed, and then a later primary's committed log holds it, or never will.
+        let later = self.log.epoch_at(self.log.committed()) > Some(self.promised_at_start);
+        if self.impaired_until.is_some_and(|until| self.log.committed() >= until || later) {
             self.repaired();
         }
     }

@@ -98,9 +98,9 @@ impl Replica {
         self.peers.get(&member.id).is_some_and(|peer| peer.in_session(member))
     }
 
-    /// How many members the newest view has: on so many disks is what has committed in it.
+    /// How many members the newest committed view has: on so many disks, at least, is what has committed.
     pub fn copies(&self) -> usize {
-        self.log.newest_view().map_or(0, |at| at.view.members.len())
+        self.log.committed_view().map_or(0, |at| at.view.members.len())
     }
 
     /// The epoch in which this replica serves, if it does.

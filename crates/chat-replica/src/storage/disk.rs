@@ -95,7 +95,7 @@ impl SqliteDisk {
         let mark_file = MarkFile::open(&directory.mark()).map_err(DiskError::File)?;
         let mark = mark_file.read().map_err(DiskError::File)?;
         let (member, recovered, applied) = recovery::start(&mut connection, &directory, id, mark)?;
-        let end = Mark { index: recovered.log.last, hash: recovered.log.last_hash };
+        let end = Mark { index: recovered.log.last, hash: recovered.log.last_hash, promised: recovered.promised };
         let identity = Identity { replica: id, disk: member.disk, cluster: recovered.cluster };
         let committed = recovered.log.committed;
         let disk = SqliteDisk {
@@ -147,11 +147,12 @@ impl SqliteDisk {
     /// Follows the log's end; before a cut back the mark is lowered, so that it never promises too much.
     fn note_end(&mut self, what: &Persist) -> Result<(), DiskError> {
         match what {
-            Persist::Append(entry) => self.end = Mark { index: entry.index, hash: entry.hash },
+            Persist::Append(entry) => self.end = Mark { index: entry.index, hash: entry.hash, ..self.end },
+            Persist::Promise(promised) => self.end.promised = *promised,
             Persist::CutBack(from) => {
                 let index = from - 1;
                 let before = self.read(index, 0).into_iter().find(|entry| entry.index == index);
-                self.end = Mark { index, hash: before.map(|entry| entry.hash).unwrap_or_default() };
+                self.end = Mark { index, hash: before.map(|entry| entry.hash).unwrap_or_default(), ..self.end };
                 self.mark_file.lower(self.end).map_err(DiskError::File)?;
             }
             Persist::Cluster(cluster) => {
@@ -301,5 +302,35 @@ mod tests {
         let (_, new, found) = SqliteDisk::open(directory, ReplicaId(1)).expect("a new disk");
         assert!(!new.same_disk(&old));
         assert_eq!(found.impaired_until, None);
+    }
+
+    #[test]
+    fn a_log_that_lost_its_end_is_damaged_and_keeps_its_promise() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let directory = Arc::new(DataDirectory::take(&dir.path().join("1"), ReplicaId(1)).expect("free"));
+        let (mut disk, _, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
+        let (first, later) = (Epoch { round: 1, replica: ReplicaId(1) }, Epoch { round: 9, replica: ReplicaId(2) });
+        let one = Entry::chained(ChainHash::default(), 1, first, Body::Commands(Default::default()));
+        let two = Entry::chained(one.hash, 2, later, Body::Commands(Default::default()));
+        let wal = std::path::PathBuf::from(format!("{}-wal", directory.database().display()));
+        let write = |disk: &mut SqliteDisk, what: &[Persist]| {
+            SqliteDisk::begin(disk, true).expect("begun");
+            what.iter().for_each(|what| disk.persist(what).expect("persisted"));
+            disk.commit().expect("committed");
+        };
+        write(&mut disk, &[Persist::Append(one)]);
+        let whole = std::fs::metadata(&wal).expect("there").len();
+        write(&mut disk, &[Persist::Promise(later), Persist::Append(two)]);
+        drop(disk);
+        // As after a flipped bit in the first frame of the second transaction: SQLite takes no notice.
+        let file = std::fs::OpenOptions::new().write(true).open(&wal).expect("there");
+        file.set_len(whole).expect("cut");
+        let (_, _, found) = SqliteDisk::open(directory, ReplicaId(1)).expect("readable");
+        assert_eq!(
+            (found.log.last, found.impaired_until),
+            (1, Some(2)),
+            "shorter than acknowledged: corrupt, not short"
+        );
+        assert_eq!(found.promised, later, "rule 2 holds for what was promised");
     }
 }

@@ -4,19 +4,22 @@
 //! written. The mark says how long the log was when it was last synced. It is written after the sync and before anybody is told, and is not
 //! synced itself, unless it is lowered: where both are lost with the power, the mark is behind, which says less but nothing wrong.
 
-use crate::protocol::ChainHash;
+use crate::protocol::{ChainHash, Epoch, ReplicaId};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-const SIZE: usize = 56;
+const CHECKED: usize = 52;
+const SIZE: usize = CHECKED + 16;
 
-/// The log's end when it was last synced.
+/// The log's end when it was last synced, and the promise that was durable then: what a disk that lost its tail promised
+/// still holds (rule 2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Mark {
     pub index: u64,
     pub hash: ChainHash,
+    pub promised: Epoch,
 }
 
 #[derive(Debug)]
@@ -38,14 +41,14 @@ impl MarkFile {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             result => result?,
         }
-        if bytes[40..] != checksum(&bytes[..40]) {
+        if bytes[CHECKED..] != checksum(&bytes[..CHECKED]) {
             return Ok(None);
         }
-        let mut index = [0; 8];
-        index.copy_from_slice(&bytes[..8]);
-        let mut hash = ChainHash::default();
-        hash.0.copy_from_slice(&bytes[8..40]);
-        Ok(Some(Mark { index: u64::from_le_bytes(index), hash }))
+        let promised = Epoch {
+            round: u64::from_le_bytes(part(&bytes, 40)),
+            replica: ReplicaId(u32::from_le_bytes(part(&bytes, 48))),
+        };
+        Ok(Some(Mark { index: u64::from_le_bytes(part(&bytes, 0)), hash: ChainHash(part(&bytes, 8)), promised }))
     }
 
     /// Says `mark` from now on, also after a power failure: for a mark that is lowered. One that were higher than the log
@@ -63,12 +66,20 @@ impl MarkFile {
         let mut bytes = [0; SIZE];
         bytes[..8].copy_from_slice(&mark.index.to_le_bytes());
         bytes[8..40].copy_from_slice(&mark.hash.0);
-        let check = checksum(&bytes[..40]);
-        bytes[40..].copy_from_slice(&check);
+        bytes[40..48].copy_from_slice(&mark.promised.round.to_le_bytes());
+        bytes[48..CHECKED].copy_from_slice(&mark.promised.replica.0.to_le_bytes());
+        let check = checksum(&bytes[..CHECKED]);
+        bytes[CHECKED..].copy_from_slice(&check);
         self.file.write_all_at(&bytes, 0)?;
         self.written = Some(mark);
         Ok(())
     }
+}
+
+fn part<const N: usize>(bytes: &[u8; SIZE], from: usize) -> [u8; N] {
+    let mut part = [0; N];
+    part.copy_from_slice(&bytes[from..from + N]);
+    part
 }
 
 fn checksum(bytes: &[u8]) -> [u8; 16] {
@@ -87,7 +98,7 @@ mod tests {
         let path = dir.path().join("mark");
         let mut file = MarkFile::open(&path).expect("made");
         assert_eq!(file.read().expect("readable"), None);
-        let mark = Mark { index: 7, hash: ChainHash([3; 32]) };
+        let mark = Mark { index: 7, hash: ChainHash([3; 32]), promised: Epoch { round: 5, replica: ReplicaId(2) } };
         file.write(mark).expect("written");
         assert_eq!(MarkFile::open(&path).expect("there").read().expect("readable"), Some(mark));
         let mut bytes = std::fs::read(&path).expect("readable");

@@ -24,10 +24,12 @@ pub(crate) fn start(
     id: ReplicaId,
     mark: Option<Mark>,
 ) -> Result<(Member, Recovered, u64), DiskError> {
-    let facts = facts_or_new(connection, directory, id)?;
+    let mut facts = facts_or_new(connection, directory, id)?;
     // A new disk acknowledged nothing: a mark that is there is that of a database that somebody took away.
     let mark = mark.filter(|_| facts.incarnation.count > 0);
     let found = verify(connection, facts.committed, mark)?;
+    // Where the end of the log was lost, the promise was lost with it (rule 2).
+    facts.promised = facts.promised.max(mark.map(|mark| mark.promised).unwrap_or_default());
     let whole = facts.impaired_until.is_none();
     let impaired_until = impairment(&facts, &found, mark);
     let incarnation = Incarnation { count: facts.incarnation.count + 1, nonce: u64::from_le_bytes(random()) >> 1 };
@@ -124,6 +126,7 @@ fn begin_run(
         connection.execute(sql, params![incarnation.count as i64, from as i64])?;
         connection.execute("DELETE FROM log WHERE idx >= ?", [from as i64])?;
     }
+    log_table::persist(connection, &Persist::Promise(facts.promised))?;
     let sql = "UPDATE replica SET starts = ?, nonce = ?, impaired_until = ?";
     let until = impaired_until.map(|index| index as i64);
     connection.execute(sql, params![incarnation.count as i64, incarnation.nonce as i64, until])?;
