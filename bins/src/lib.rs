@@ -7,9 +7,12 @@
 //! | `demo` | `chat-demo`: a cluster to watch, and scripts of crashes |
 //! | `bench` | `chat-bench`: figures |
 //! | `processes` | replicas as child processes, for the last two and for tests |
+//! | `secret` | the file with the cluster's secret, for `chatd` and `chatctl` |
 
 pub mod bench;
 pub mod cli;
 pub mod daemon;
 pub mod demo;
 pub mod processes;
+mod usage;
+mod secret;

@@ -69,7 +69,10 @@ pub fn main() -> ExitCode {
     if let Some(code) = run_if_replica() {
         return code;
     }
-    let arguments = Arguments::parse();
+    let arguments: Arguments = match usage::parse("chat-bench", std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(run(arguments)),

@@ -118,7 +118,10 @@ impl Again {
 /// Runs `chat` with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = match usage::parse("chat", std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
     let Some(command) = &arguments.command else {
         let _ = write!(io::stderr(), "{}", Arguments::command().render_help());
         return ExitCode::from(2);

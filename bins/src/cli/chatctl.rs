@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -10,6 +11,8 @@ use chat_client::{Client, Epoch, ReplicaStatus, Role};
 use clap::{Parser, Subcommand};
 use comfy_table::{Table, presets};
 use serde::Serialize;
+
+use crate::secret;
 
 use super::{
     connection::Connection,
@@ -28,6 +31,10 @@ use super::{
 struct Arguments {
     #[command(flatten)]
     connection: Connection,
+
+    /// A file with the cluster's secret, which orders need where the replicas were started with one
+    #[arg(long, global = true, env = "CHATCTL_CLUSTER_SECRET_FILE", value_name = "FILE")]
+    cluster_secret_file: Option<PathBuf>,
 
     #[command(subcommand)]
     command: Command,
@@ -56,7 +63,10 @@ enum Command {
 /// Runs `chatctl` with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = match usage::parse("chatctl", std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(run(arguments)),
@@ -66,7 +76,11 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let client = arguments.connection.client()?;
+    let mut builder = arguments.connection.builder()?;
+    if let Some(path) = &arguments.cluster_secret_file {
+        builder = builder.cluster_secret(secret::read(path).map_err(Failure::Usage)?);
+    }
+    let client = builder.connect_lazy()?;
     match arguments.command {
         Command::Status { json, watch: false } => {
             let replicas = client.status_of_all().await;

@@ -35,8 +35,12 @@ impl Connection {
 
     /// A client that has not connected yet.
     pub(super) fn client(&self) -> Result<Client, Failure> {
-        let builder: Builder = Client::builder().servers(self.servers()?).timeout(self.timeout);
-        Ok(builder.connect_lazy()?)
+        Ok(self.builder()?.connect_lazy()?)
+    }
+
+    /// For a client that needs more than these flags.
+    pub(super) fn builder(&self) -> Result<Builder, Failure> {
+        Ok(Client::builder().servers(self.servers()?).timeout(self.timeout))
     }
 }
 

@@ -1,10 +1,11 @@
 //! The command line of `chatd`, its environment, and its configuration file: in that order of weight.
 
+use crate::secret;
 use chat_replica::options::{Config, CrashProof, Listen, Options};
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// One replica of the chat service.
@@ -52,6 +53,10 @@ pub(super) struct Flags {
     /// CHATD_FENCE_ID and CHATD_FENCE_ADDRESS in its environment.
     #[arg(long, env = "CHATD_FENCE_COMMAND", value_name = "COMMAND")]
     fence_command: Option<String>,
+    /// A file with the cluster's secret, 16 to 1024 bytes, the same on all replicas: other replicas must know it, and so must
+    /// operators for orders. It authenticates; it does not encrypt. Without: whoever reaches the port is believed.
+    #[arg(long, env = "CHATD_CLUSTER_SECRET_FILE", value_name = "FILE")]
+    cluster_secret_file: Option<PathBuf>,
     /// How long leaving may take at SIGTERM. Default 2s.
     #[arg(long, env = "CHATD_LEAVE_TIMEOUT", value_name = "TIME")]
     leave_timeout: Option<String>,
@@ -84,6 +89,7 @@ struct File {
     crash_proof: Option<Proof>,
     min_copies: Option<usize>,
     fence_command: Option<String>,
+    cluster_secret_file: Option<PathBuf>,
     leave_timeout: Option<String>,
 }
 
@@ -94,8 +100,7 @@ impl Flags {
             None => File::default(),
             Some(path) => {
                 let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-                toml::from_str(&text)
-                    .map_err(|error| format!("{}: {}", path.display(), error.to_string().trim_end()))?
+                toml::from_str(&text).map_err(|error| misread(path, &text, &error))?
             }
         };
         let id = self.id.or(file.id).ok_or("--id is missing")?;
@@ -122,8 +127,19 @@ impl Flags {
         };
         options.min_copies = self.min_copies.or(file.min_copies).unwrap_or(options.min_copies);
         options.fence_command = self.fence_command.or(file.fence_command);
+        if let Some(path) = self.cluster_secret_file.or(file.cluster_secret_file) {
+            options.cluster_secret = Some(secret::read(&path)?.into());
+        }
         Ok(Config { id, listen: Listen::At(listen), data, replicas, options })
     }
+}
+
+/// What is wrong with the configuration file, and where, in one sentence.
+fn misread(path: &Path, text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let words: Vec<&str> = error.message().split_whitespace().collect();
+    format!("{} line {line}: {}", path.display(), words.join(" "))
 }
 
 fn parse_cluster(list: &str) -> Result<Vec<(u32, String)>, String> {
@@ -131,9 +147,15 @@ fn parse_cluster(list: &str) -> Result<Vec<(u32, String)>, String> {
         let (id, address) = item.trim().split_once('=')?;
         Some((id.trim().parse().ok()?, address.trim().to_string()))
     };
-    list.split(',')
-        .map(|item| replica(item).ok_or_else(|| format!("{item:?} in --cluster is not N=HOST:PORT")))
-        .collect()
+    let parsed = list.split(',');
+    let parsed = parsed.map(|item| replica(item).ok_or_else(|| format!("{item:?} in --cluster is not N=HOST:PORT")));
+    let replicas: Vec<_> = parsed.collect::<Result<_, String>>()?;
+    for (place, (id, address)) in replicas.iter().enumerate() {
+        if let Some((other, _)) = replicas[..place].iter().find(|(other, at)| at == address && other != id) {
+            return Err(format!("replicas {other} and {id} have the same address in --cluster, {address}"));
+        }
+    }
+    Ok(replicas)
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
@@ -185,10 +207,15 @@ mod tests {
             (&["--data", "d", "--cluster", LIST][..], "--id"),
             (&["--id", "4", "--data", "d", "--cluster", LIST], "replica 4"),
             (&["--id", "1", "--data", "d", "--cluster", "1=a:1,x"], "\"x\""),
+            (&["--id", "1", "--data", "d", "--cluster", "1=a:1,2=b:1, 3=a:1"], "replicas 1 and 3 have the same address"),
             (&["--id", "1", "--data", "d", "--cluster", LIST, "--listen", "nowhere"], "nowhere"),
             (&["--id", "1", "--data", "d", "--cluster", LIST, "--lease", "fast"], "fast"),
             (&["--id", "1", "--data", "d", "--cluster", LIST, "--lease", "1e9h"], "1e9h"),
             (&["--id", "1", "--config", "/nonexistent/chatd.toml"], "/nonexistent/chatd.toml"),
+            (
+                &["--id", "1", "--data", "d", "--cluster", LIST, "--cluster-secret-file", "/nonexistent/s"],
+                "/nonexistent/s",
+            ),
         ] {
             let wrong = config(arguments).expect_err("it is wrong");
             assert!(wrong.contains(names), "{wrong:?} does not name {names:?}");
@@ -205,5 +232,17 @@ mod tests {
         let config = config(&["--config", path.to_str().expect("UTF-8"), "--lease", "2s"]).expect("complete");
         assert_eq!(config.options.lease, Duration::from_secs(2));
         assert_eq!((config.options.min_copies, config.options.crash_proof), (2, CrashProof::Never));
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_is_one_sentence_with_its_line() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("chatd.toml");
+        for (text, names) in [("id = 1\nidd = 1\n", "unknown field `idd`"), ("id = 1\ndata = \n", "string")] {
+            std::fs::write(&path, text).expect("written");
+            let wrong = config(&["--config", path.to_str().expect("UTF-8")]).expect_err("it is wrong");
+            assert!(wrong.contains("chatd.toml line 2: ") && wrong.contains(names), "{wrong}");
+            assert_eq!(wrong.lines().count(), 1, "{wrong}");
+        }
     }
 }

@@ -4,10 +4,10 @@ mod flags;
 mod narrator;
 
 use crate::daemon::flags::Flags;
+use crate::usage;
 use chat_replica::driver::Ended;
 use chat_replica::server::{Server, StartError};
 use chat_replica::transport::Tcp;
-use clap::Parser as _;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -21,13 +21,9 @@ const USAGE: u8 = 2;
 
 /// Runs `chatd` with these arguments, the program's name first, to the end of the process.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let flags = match Flags::try_parse_from(arguments) {
+    let flags: Flags = match usage::parse("chatd", arguments) {
         Ok(flags) => flags,
-        Err(error) if error.use_stderr() => return fail(USAGE, &sentence(&error)),
-        Err(help) => {
-            let _ = help.print();
-            return ExitCode::SUCCESS;
-        }
+        Err(code) => return code,
     };
     let config = match flags.into_config() {
         Ok(config) => config,
@@ -104,15 +100,6 @@ fn abort_on_panic() {
         told(panic);
         std::process::abort();
     }));
-}
-
-/// What is wrong with the command line, in one line as every other refusal.
-fn sentence(error: &clap::Error) -> String {
-    let text = error.to_string();
-    // The first paragraph says it; usage and hints follow.
-    let first = text.split("\n\n").next().unwrap_or_default();
-    let words: Vec<&str> = first.trim_start_matches("error: ").split_whitespace().collect();
-    format!("{} (see chatd --help)", words.join(" "))
 }
 
 fn say(line: &str) {

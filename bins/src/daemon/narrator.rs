@@ -2,13 +2,17 @@
 
 use super::say;
 use chat_replica::protocol::{ReplicaId, Standing, Status};
+use std::io::IsTerminal as _;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 /// Details of what happens, for `CHATD_LOG=info` and the like; warnings without.
 pub(super) fn start_log() {
     let filter = EnvFilter::try_from_env("CHATD_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    // Colours are for people: in a file or a journal they are noise.
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_target(false).with_ansi(colours).init();
 }
 
 /// Says each change, until the status ends.

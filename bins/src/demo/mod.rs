@@ -117,7 +117,10 @@ pub fn main() -> ExitCode {
     if let Some(code) = run_if_replica() {
         return code;
     }
-    let arguments = Arguments::parse();
+    let arguments: Arguments = match usage::parse("chat-demo", std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
     // One thread, this one: the replicas end with the thread that started them.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

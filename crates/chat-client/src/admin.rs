@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use chat_proto::v1::{self, admin_service_client::AdminServiceClient};
 use futures_util::future::join_all;
 use tokio::time::timeout;
-use tonic::{Response, Status};
+use tonic::{Request, Response, Status};
 
 use crate::{
     client::Client,
@@ -160,7 +160,8 @@ impl Client {
 
     /// The operator's word, to every replica that can be reached, that replica `id` has crashed and will not write
     /// again. Giving it while the replica still runs can lose acknowledged messages; replicas that are in contact with
-    /// it refuse. At least one acceptance means that the cluster may go on.
+    /// it refuse, and so do those that were started with a secret, unless it is
+    /// [this client's](crate::Builder::cluster_secret) too. At least one acceptance means that the cluster may go on.
     ///
     /// # Errors
     /// [`Error::NoLeader`], with the reasons by address, when no replica could be asked.
@@ -190,7 +191,11 @@ impl Client {
 
     async fn declare_crashed_to(&self, address: Address, id: u32) -> Option<Declared> {
         let mut admin = AdminServiceClient::new(self.finder.channel(&address)?);
-        let asked = timeout(DECLARE_TIMEOUT, admin.declare_crashed(v1::DeclareCrashedRequest { id })).await;
+        let mut request = Request::new(v1::DeclareCrashedRequest { id });
+        if let Some(secret) = &self.secret {
+            secret.attach(request.metadata_mut());
+        }
+        let asked = timeout(DECLARE_TIMEOUT, admin.declare_crashed(request)).await;
         let outcome = match asked.unwrap_or_else(|_| Err(Status::cancelled("no answer in time"))) {
             Ok(response) => Ok(Response::into_inner(response).incarnation.unwrap_or_default().into()),
             Err(status) => match judge(&status) {

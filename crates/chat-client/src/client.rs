@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chat_proto::v1;
+use chat_proto::{ClusterSecret, v1};
 use tokio::time::Instant;
 
 use crate::{
@@ -26,6 +26,7 @@ pub struct Client {
     pub(crate) finder: Finder,
     pub(crate) timeout: Duration,
     pub(crate) queue: usize,
+    pub(crate) secret: Option<ClusterSecret>,
 }
 
 /// Collects what a [`Client`] needs.
@@ -42,6 +43,7 @@ pub struct Builder {
     servers: Vec<String>,
     timeout: Duration,
     queue: usize,
+    secret: Option<ClusterSecret>,
 }
 
 impl Builder {
@@ -64,6 +66,14 @@ impl Builder {
     #[must_use]
     pub fn queue(mut self, sends: usize) -> Self {
         self.queue = sends.max(1);
+        self
+    }
+
+    /// The cluster's secret, which an operator's orders need where one is set
+    /// ([`declare_crashed`](Client::declare_crashed)); nothing else does.
+    #[must_use]
+    pub fn cluster_secret(mut self, secret: impl AsRef<[u8]>) -> Self {
+        self.secret = Some(ClusterSecret::new(secret.as_ref()));
         self
     }
 
@@ -116,7 +126,8 @@ impl Builder {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Error::Usage("a client needs a tokio runtime around it".to_owned()));
         }
-        Ok(Client { finder: Finder::spawn(addresses), timeout: self.timeout, queue: self.queue })
+        let Builder { timeout, queue, secret, .. } = self;
+        Ok(Client { finder: Finder::spawn(addresses), timeout, queue, secret })
     }
 }
 
@@ -124,7 +135,7 @@ impl Client {
     /// Begins with no server and a timeout of 10 s.
     #[must_use]
     pub fn builder() -> Builder {
-        Builder { servers: Vec::new(), timeout: TIMEOUT, queue: QUEUE }
+        Builder { servers: Vec::new(), timeout: TIMEOUT, queue: QUEUE, secret: None }
     }
 
     pub(crate) fn deadline(&self) -> Instant {

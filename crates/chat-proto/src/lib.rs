@@ -2,8 +2,12 @@
 //! ([`v1::chat_service_client`]), what operators ask ([`v1::admin_service_client`]), and what replicas say to each
 //! other ([`v1::replica_service_client`]). The comments in those files are the reference.
 //!
-//! Beside the generated code there is only [`to_status`] and [`from_status`]: how an error's typed detail
-//! travels in a gRPC status.
+//! Beside the generated code there is only how two things travel: an error's typed detail in a gRPC status ([`to_status`],
+//! [`from_status`]), and the cluster's secret in a request's metadata ([`ClusterSecret`]).
+
+mod secret;
+
+pub use secret::ClusterSecret;
 
 /// Package `chat.v1`.
 pub mod v1 {

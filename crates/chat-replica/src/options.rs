@@ -1,5 +1,6 @@
 //! What a replica is started with.
 
+use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,6 +40,28 @@ pub enum CrashProof {
     Never,
 }
 
+/// Bytes that only the cluster's replicas and operators know. Not shown by `Debug`.
+#[derive(Clone)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<T: Into<Vec<u8>>> From<T> for Secret {
+    fn from(bytes: T) -> Secret {
+        Secret(bytes.into())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
 /// How a replica behaves. The defaults suit most clusters.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -65,6 +88,9 @@ pub struct Options {
     pub session_lifetime: Duration,
     /// How long a replica that is asked to stop tries to leave the view. 2 s.
     pub leave_timeout: Duration,
+    /// What replicas must say for a session, and operators for an order; the same on all replicas. None: whoever reaches
+    /// the port is believed.
+    pub cluster_secret: Option<Secret>,
 }
 
 impl Default for Options {
@@ -81,6 +107,7 @@ impl Default for Options {
             fence_command: None,
             session_lifetime: Duration::from_secs(30 * 24 * 3600),
             leave_timeout: Duration::from_secs(2),
+            cluster_secret: None,
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::rpc::{AdminRpc, ChatRpc, RpcContext};
 use crate::storage::{self, DataDirectory, DirectoryError, DiskError, Readers, SqliteDisk};
 use crate::subscribers::Subscribers;
 use crate::transport::{Connector, Incoming, Peers, PeersConfig, SessionService};
+use chat_proto::ClusterSecret;
 use chat_proto::v1::admin_service_client::AdminServiceClient;
 use chat_proto::v1::admin_service_server::AdminServiceServer;
 use chat_proto::v1::chat_service_server::ChatServiceServer;
@@ -263,7 +264,9 @@ impl Parts {
             answered: answered.clone(),
             clock,
         };
-        let peers_config = PeersConfig { me: member, cluster: cluster.clone(), addresses: others };
+        let secret = options.cluster_secret.as_ref().map(|secret| ClusterSecret::new(secret.bytes()));
+        let peers_config =
+            PeersConfig { me: member, cluster: cluster.clone(), addresses: others, secret: secret.clone() };
         let (peers, sessions) = Peers::start(peers_config, network_sender, connector, shutdown.clone());
         let subscribers = Arc::new(Subscribers::new());
         let context = Arc::new(RpcContext::new(
@@ -276,7 +279,7 @@ impl Parts {
             shutdown.clone(),
         ));
         let listener = Arc::new(listener);
-        serve(listener.clone(), context, sessions, shutdown.clone());
+        serve(listener.clone(), context.clone(), AdminRpc::new(context, secret), sessions, shutdown.clone());
         if let Some(command) = options.fence_command.clone() {
             tokio::spawn(fence(command, replicas, suspects, handle.control.clone(), shutdown.clone()));
         }
@@ -341,7 +344,13 @@ fn spawn_driver(driver: Driver, id: ReplicaId) -> std::io::Result<DriverThread> 
     Ok((thread, ended))
 }
 
-fn serve(listener: Arc<TcpListener>, context: Arc<RpcContext>, sessions: SessionService, shutdown: CancellationToken) {
+fn serve(
+    listener: Arc<TcpListener>,
+    context: Arc<RpcContext>,
+    admin: AdminRpc,
+    sessions: SessionService,
+    shutdown: CancellationToken,
+) {
     let incoming = Incoming::new(listener);
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(1)))
@@ -349,8 +358,8 @@ fn serve(listener: Arc<TcpListener>, context: Arc<RpcContext>, sessions: Session
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
         .max_concurrent_streams(4096)
-        .add_service(ChatServiceServer::new(ChatRpc::new(context.clone())).max_decoding_message_size(CLIENT_MESSAGE))
-        .add_service(AdminServiceServer::new(AdminRpc::new(context)))
+        .add_service(ChatServiceServer::new(ChatRpc::new(context)).max_decoding_message_size(CLIENT_MESSAGE))
+        .add_service(AdminServiceServer::new(admin))
         .add_service(ReplicaServiceServer::new(sessions).max_decoding_message_size(crate::transport::MESSAGE_BYTES));
     tokio::spawn(async move {
         tokio::select! {

@@ -105,7 +105,7 @@ impl Epoch {
 
     /// The first epoch of `replica` above this one.
     pub fn next(self, replica: ReplicaId) -> Epoch {
-        Epoch { round: self.round + 1, replica }
+        Epoch { round: self.round.saturating_add(1), replica }
     }
 }
 

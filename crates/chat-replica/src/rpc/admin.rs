@@ -3,6 +3,7 @@
 use super::context::RpcContext;
 use super::convert;
 use crate::protocol::{Incarnation, ReplicaId, Standing};
+use chat_proto::ClusterSecret;
 use chat_proto::v1::{self, admin_service_server::AdminService};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +16,17 @@ const HANDING_OVER: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct AdminRpc {
     context: Arc<RpcContext>,
+    secret: Option<ClusterSecret>,
 }
 
 impl AdminRpc {
-    /// On one replica.
-    pub fn new(context: Arc<RpcContext>) -> AdminRpc {
-        AdminRpc { context }
+    /// On one replica. With a secret, only who knows it may give orders.
+    pub fn new(context: Arc<RpcContext>, secret: Option<ClusterSecret>) -> AdminRpc {
+        AdminRpc { context, secret }
+    }
+
+    fn admit<T>(&self, order: &Request<T>) -> Result<(), Status> {
+        self.secret.as_ref().map_or(Ok(()), |secret| secret.admit(order.metadata()))
     }
 
     /// To whom the operator wants to hand over; `None`: whoever is best.
@@ -84,6 +90,7 @@ impl AdminService for AdminRpc {
         &self,
         request: Request<v1::DeclareCrashedRequest>,
     ) -> Result<Response<v1::DeclareCrashedResponse>, Status> {
+        self.admit(&request)?;
         let id = ReplicaId(request.get_ref().id);
         if id == self.context.me() {
             return Err(Status::invalid_argument(format!("replica {id} answers this call: it has not crashed")));
@@ -95,6 +102,7 @@ impl AdminService for AdminRpc {
     }
 
     async fn transfer(&self, request: Request<v1::TransferRequest>) -> Result<Response<v1::TransferResponse>, Status> {
+        self.admit(&request)?;
         let mut term = self.context.term().await?;
         let to = self.successor(request.get_ref().id)?;
         let handed_over = async {

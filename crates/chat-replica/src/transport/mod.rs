@@ -39,6 +39,7 @@ pub use peers::{Peers, PeersConfig};
 pub use service::SessionService;
 
 use crate::protocol::{ClusterId, Input, Member};
+use chat_proto::ClusterSecret;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -86,6 +87,7 @@ impl Default for Tuning {
 struct Local {
     me: Member,
     cluster: watch::Receiver<Option<ClusterId>>,
+    secret: Option<ClusterSecret>,
     events: mpsc::Sender<Input>,
     shutdown: CancellationToken,
     sessions: Arc<AtomicU64>,

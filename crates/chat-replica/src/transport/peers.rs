@@ -9,6 +9,7 @@ use super::target::Target;
 use super::wire::Greeting;
 use super::{Local, Tuning};
 use crate::protocol::{ClusterId, Input, Member, ReplicaId};
+use chat_proto::ClusterSecret;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::Code;
 
 /// What the transport has to know.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub struct PeersConfig {
     pub cluster: watch::Receiver<Option<ClusterId>>,
     /// Where the peers are: `host:port` each.
     pub addresses: Vec<(ReplicaId, String)>,
+    /// Said at every dial, and wanted of everybody who dials; none: nothing is said or wanted.
+    pub secret: Option<ClusterSecret>,
 }
 
 /// The transport of one process.
@@ -56,8 +60,9 @@ impl Peers {
         connector: Arc<dyn Connector>,
         shutdown: CancellationToken,
     ) -> (PeerSender, SessionService) {
-        let PeersConfig { me, cluster, addresses } = config;
-        let local = Local { me, cluster, events, shutdown, sessions: Arc::default(), tasks: TaskTracker::new() };
+        let PeersConfig { me, cluster, addresses, secret } = config;
+        let (sessions, tasks) = (Arc::default(), TaskTracker::new());
+        let local = Local { me, cluster, secret, events, shutdown, sessions, tasks };
         let mut lanes = BTreeMap::new();
         // Once per replica: a second address would only be a second session with it; and none with itself.
         let addresses: BTreeMap<ReplicaId, String> = addresses.into_iter().filter(|(id, _)| *id != me.id).collect();
@@ -159,6 +164,12 @@ impl PeerTask {
             Ok(session) => self.accept(address, session),
             Err(NoSession::Unreadable(error)) => {
                 self.complain(format!("at {address} its welcome cannot be read: {error}"));
+                Err(Failure::Silence)
+            }
+            Err(NoSession::Status(status)) if status.code() == Code::Unauthenticated => {
+                // A process run keeps its secret, so this is none that was met here in a session.
+                self.target.answered_by_other(address);
+                self.complain(format!("who answers at {address} refuses: {}", status.message()));
                 Err(Failure::Silence)
             }
             Err(error) => {

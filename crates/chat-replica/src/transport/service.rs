@@ -32,6 +32,9 @@ impl ReplicaService for SessionService {
     type SessionStream = ReceiverStream<Answer>;
 
     async fn session(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::SessionStream>, Status> {
+        if let Some(secret) = &self.local.secret {
+            secret.admit(request.metadata())?;
+        }
         if self.local.shutdown.is_cancelled() || self.local.events.is_closed() {
             return Err(Status::unavailable("this replica is about to end"));
         }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 use tower::service_fn;
 
 /// A session whose peer has said who it is. Dropping it closes the connection.
@@ -56,10 +56,14 @@ impl Session {
         let connection = held.drop_guard();
         let channel = channel(tuning, leash).await?;
         let (queue, queued) = mpsc::channel(tuning.queue);
+        let mut request = Request::new(ReceiverStream::new(queued).map(wire::encode));
+        if let Some(secret) = &local.secret {
+            secret.attach(request.metadata_mut());
+        }
         let mut answers = ReplicaServiceClient::new(channel)
             .max_encoding_message_size(MESSAGE_BYTES)
             .max_decoding_message_size(MESSAGE_BYTES)
-            .session(ReceiverStream::new(queued).map(wire::encode))
+            .session(request)
             .await?
             .into_inner();
         let welcome = answers.message().await?.ok_or(NoSession::Ended)?;

@@ -8,6 +8,9 @@ use chat_proto::v1::frame::Message as Wire;
 
 type Decoded<T> = Result<T, WireError>;
 
+/// No cluster gets that far; whoever took up a higher one could leave no room for the next.
+const MAX_ROUND: u64 = u64::MAX / 2;
+
 /// The envelope that a frame holds.
 pub fn decode(frame: v1::Frame) -> Decoded<Envelope> {
     Ok(Envelope {
@@ -145,7 +148,10 @@ fn incarnation(incarnation: v1::Incarnation) -> Decoded<Incarnation> {
 }
 
 fn epoch(wire: Option<v1::Epoch>, field: &str) -> Decoded<Epoch> {
-    required(wire, field, |epoch| Ok(Epoch { round: epoch.round, replica: ReplicaId(epoch.replica) }))
+    required(wire, field, |epoch| match epoch.round {
+        0..=MAX_ROUND => Ok(Epoch { round: epoch.round, replica: ReplicaId(epoch.replica) }),
+        _ => Err(error("round", Problem::Range)),
+    })
 }
 
 fn place(wire: Option<v1::Place>, field: &str) -> Decoded<Place> {

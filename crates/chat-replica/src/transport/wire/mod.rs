@@ -46,7 +46,7 @@ pub enum Problem {
         /// As it is.
         got: usize,
     },
-    /// No log is that long.
+    /// No log is that long, or no cluster had that many candidacies.
     #[error("is out of range")]
     Range,
 }
