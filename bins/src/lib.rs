@@ -14,5 +14,5 @@ pub mod cli;
 pub mod daemon;
 pub mod demo;
 pub mod processes;
-mod usage;
 mod secret;
+mod usage;

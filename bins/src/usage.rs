@@ -57,7 +57,7 @@ mod tests {
             (&["p", "--id", "x"][..], "'x' for '--id <ID>'"),
             (&["p", "--frob"], "'--frob'"),
             (&["p"], "--id <ID> --data <DATA>"),
-            (&["p", "--\u{1b}[31m"], "\\u{1b}"),
+            (&["p", "--\u{1b}[31m\u{7}\u{85}"], "unexpected argument"),
         ] {
             let said = sentence("p", &Flags::try_parse_from(arguments).expect_err("it is wrong"));
             assert!(said.contains(names) && said.ends_with("(see p --help)"), "{said}");

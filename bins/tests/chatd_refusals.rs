@@ -76,6 +76,8 @@ async fn a_command_line_that_makes_no_sense() {
     refuses(folder.path(), &with(&["--lease", "fast"]), 2, &["--lease", "fast"]).await;
     refuses(folder.path(), &with(&["--min-copies", "2"]), 2, &["min_copies"]).await;
     refuses(folder.path(), &["--data", data, "--cluster", &list], 2, &["--id"]).await;
+    let twice = format!("{list},2={at}");
+    refuses(folder.path(), &["--id", "1", "--data", data, "--cluster", &twice], 2, &["the same address"]).await;
     refuses(folder.path(), &["--id", "2", "--data", data, "--cluster", &list], 2, &["replica 2"]).await;
     refuses(folder.path(), &["--id", "one", "--data", data, "--cluster", &list], 2, &["one"]).await;
 }

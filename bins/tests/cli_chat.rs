@@ -111,7 +111,7 @@ fn wrong_usage_is_2() {
     for arguments in cases {
         let output = shell.chat(arguments);
         assert_eq!((code(&output), stdout(&output)), (2, String::new()), "{arguments:?}: {}", stderr(&output));
-        assert!(!output.stderr.is_empty());
+        assert_eq!((stderr(&output).lines().count(), &stderr(&output)[..6]), (1, "chat: "), "{}", stderr(&output));
     }
     assert!(stderr(&shell.chat(&[])).contains("Usage: chat"));
     assert_eq!(code(&shell.chatctl(&[])), 2);
@@ -211,6 +211,11 @@ async fn a_refused_line_stops_no_other() {
     assert_eq!(code(&output), 1);
     assert_eq!(stderr(&output), "chat: line 2: a message needs a text\n");
     assert_eq!(cluster.texts(), ["one", "three"]);
+    let output = shell.chat_reading(&["send", "BOB", "-"], &format!("{}\nfive\n", "x".repeat(1 << 20)));
+    assert_eq!(code(&output), 1);
+    assert_eq!(stderr(&output), "chat: line 1: a text may have 65536 bytes; this one has 1048576\n");
+    assert!(stdout(&output).contains("to bob"), "{}", stdout(&output));
+    assert_eq!(cluster.texts(), ["one", "three", "five"]);
 }
 
 #[tokio::test]
@@ -284,6 +289,9 @@ async fn operators_see_every_replica() {
     assert_eq!(roles, ["primary", "backup", "unreachable"]);
     let table = stdout(&shell.chatctl(&["status"]));
     assert_eq!(table.lines().count(), 4, "{table}");
+    let alive = shell.chatctl(&["declare-crashed", "2"]);
+    assert_eq!((code(&alive), stdout(&alive)), (1, String::new()));
+    assert!(stderr(&alive).contains("this is replica 2, and it answers"), "{}", stderr(&alive));
     let declared = shell.chatctl(&["declare-crashed", "3"]);
     assert_eq!(code(&declared), 0);
     assert!(stdout(&declared).contains("takes start 4 of replica 3 for crashed"));

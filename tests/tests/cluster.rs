@@ -1,8 +1,12 @@
 //! The in-process cluster: what the mission promises, with real replicas, gRPC and SQLite files.
 
 use chat_client::{Client, Error, Reason, Session};
+use chat_proto::v1::admin_service_client::AdminServiceClient;
+use chat_proto::v1::replica_service_client::ReplicaServiceClient;
+use chat_proto::v1::{Frame, TransferRequest};
 use chat_testkit::{Cluster, Options, Standing};
 use std::time::Duration;
+use tonic::Code;
 
 const PASSWORD: &str = "correct horse battery";
 
@@ -193,4 +197,47 @@ async fn with_min_copies_a_lonely_replica_reads_but_does_not_acknowledge() {
     cluster.whole().await;
     ada.send("bob", "two copies again").await.expect("sent");
     received(&bob, &["two copies".into(), "two copies again".into()]).await;
+}
+
+#[tokio::test]
+async fn with_a_secret_strangers_are_no_replicas_and_give_no_orders() {
+    let secret = "known to three replicas and an operator";
+    let options = Options { cluster_secret: Some(secret.into()), ..Options::default() };
+    assert!(!format!("{options:?}").contains(secret), "it is not for logs");
+    let mut cluster = Cluster::builder().options(options).start().await;
+    let stranger = cluster.client().await;
+    let (ada, bob) = two(&stranger).await;
+    let before = cluster.status(1).expect("it runs");
+    for address in cluster.addresses() {
+        let url = format!("http://{address}");
+        let mut replica = ReplicaServiceClient::connect(url.clone()).await.expect("a connection");
+        let session = replica.session(tokio_stream::once(Frame::default())).await;
+        assert_eq!(session.expect_err("not a replica").code(), Code::Unauthenticated);
+        let mut admin = AdminServiceClient::connect(url).await.expect("a connection");
+        let transfer = admin.transfer(TransferRequest { id: 0 }).await;
+        assert_eq!(transfer.expect_err("not an operator").code(), Code::Unauthenticated);
+    }
+    ada.send("bob", "in peace").await.expect("sent");
+    received(&bob, &["in peace".into()]).await;
+    let after = cluster.status(1).expect("it runs");
+    assert_eq!((after.epoch, after.view), (before.epoch, before.view), "nothing has changed");
+
+    let leader = cluster.leader().await;
+    let crashed = 1 + leader % 3;
+    cluster.kill(crashed).await;
+    cluster.whole().await;
+    let refused = stranger.declare_crashed(crashed).await.expect("two answer");
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    for answer in refused {
+        let message = answer.outcome.expect_err("not an operator").message;
+        assert!(message.contains("secret"), "{message}");
+    }
+    let operator =
+        Client::builder().servers(cluster.addresses()).cluster_secret(secret).connect().await.expect("a leader");
+    let heard = operator.declare_crashed(crashed).await.expect("two answer");
+    for answer in heard {
+        // Heard, and not needed: they have left it out already.
+        let refusal = answer.outcome.expect_err("not in the view").message;
+        assert!(refusal.contains("no view names this replica"), "{refusal}");
+    }
 }

@@ -8,6 +8,7 @@ mod people;
 mod send;
 
 use crate::processes::{Broken, Cluster, run_if_replica};
+use crate::usage;
 use clap::{Args, Parser, Subcommand};
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! `chat`: one command per call. Without a command it shows what there is.
 
 mod inbox;
+mod lines;
 mod send;
 
 use std::{
@@ -11,6 +12,8 @@ use std::{
 use chat_client::{Client, Key, Reason, Session, Undelivered};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde::Serialize;
+
+use crate::usage;
 
 use super::{
     connection::Connection,
@@ -231,7 +234,9 @@ impl Chat<'_> {
     }
 
     async fn register(&self, display_name: &str, key: Key) -> Result<(), Failure> {
-        let user = self.user()?;
+        // Whoever has a session has an account already.
+        let named = self.arguments.user.as_ref().map(|user| user.to_lowercase());
+        let user = named.ok_or_else(|| Failure::Usage("say with --user or CHAT_USER whom to register".to_owned()))?;
         let password = self.arguments.password.demanded(&user, true)?;
         let account = self.client.register_with(key, &user, display_name, &password).await?;
         let mut out = io::stdout().lock();

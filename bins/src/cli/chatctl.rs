@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use crate::secret;
+use crate::{secret, usage};
 
 use super::{
     connection::Connection,
@@ -126,6 +126,10 @@ async fn watch(client: &Client, json: bool) -> Result<(), Failure> {
 }
 
 async fn declare_crashed(client: &Client, id: u32) -> Result<(), Failure> {
+    if let Some(alive) = alive(&client.status_of_all().await, id) {
+        complain("chatctl", &format!("{alive}: this is replica {id}, and it answers: it has not crashed"));
+        return Err(Failure::Told(1));
+    }
     let declared = client.declare_crashed(id).await?;
     let mut out = io::stdout().lock();
     for answer in &declared {
@@ -137,6 +141,15 @@ async fn declare_crashed(client: &Client, id: u32) -> Result<(), Failure> {
         }
     }
     if declared.iter().any(|answer| answer.outcome.is_ok()) { Ok(()) } else { Err(Failure::Told(1)) }
+}
+
+/// Where replica `id` itself answers. One that only learns or waits may be a new disk in place of the one that is meant: what
+/// the others know of it decides then, if there are others.
+fn alive(replicas: &[ReplicaStatus], id: u32) -> Option<&str> {
+    let itself = replicas.iter().find(|replica| replica.id == Some(id) && replica.role != Role::Unreachable)?;
+    let member = matches!(itself.role, Role::Primary | Role::Backup);
+    let others = replicas.iter().any(|replica| replica.id != Some(id) && replica.role != Role::Unreachable);
+    (member || !others).then_some(itself.address.as_str())
 }
 
 /// One replica, for programs. What an unreachable one did not say is null.

@@ -1,7 +1,7 @@
 //! Where a password comes from: `CHAT_PASSWORD`, `--password-stdin`, or a prompt without echo. Never from an argument,
 //! which everybody on the machine could read.
 
-use std::io::{self, BufRead as _, IsTerminal as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 
 use clap::Args;
 
@@ -20,7 +20,11 @@ impl PasswordSource {
         if self.password_stdin {
             let mut line = String::new();
             let unreadable = |_| Failure::Local("the password on standard input cannot be read".to_owned());
-            io::stdin().lock().read_line(&mut line).map_err(unreadable)?;
+            // Of input without line breaks, no more than is too long anyhow.
+            let read = io::stdin().lock().take(4096).read_line(&mut line).map_err(unreadable)?;
+            if read == 0 {
+                return Err(Failure::Usage("there is no password on standard input".to_owned()));
+            }
             let password = line.trim_end_matches(['\r', '\n']);
             return Ok(Some(password.to_owned()));
         }

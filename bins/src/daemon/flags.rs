@@ -207,7 +207,10 @@ mod tests {
             (&["--data", "d", "--cluster", LIST][..], "--id"),
             (&["--id", "4", "--data", "d", "--cluster", LIST], "replica 4"),
             (&["--id", "1", "--data", "d", "--cluster", "1=a:1,x"], "\"x\""),
-            (&["--id", "1", "--data", "d", "--cluster", "1=a:1,2=b:1, 3=a:1"], "replicas 1 and 3 have the same address"),
+            (
+                &["--id", "1", "--data", "d", "--cluster", "1=a:1,2=b:1, 3=a:1"],
+                "replicas 1 and 3 have the same address",
+            ),
             (&["--id", "1", "--data", "d", "--cluster", LIST, "--listen", "nowhere"], "nowhere"),
             (&["--id", "1", "--data", "d", "--cluster", LIST, "--lease", "fast"], "fast"),
             (&["--id", "1", "--data", "d", "--cluster", LIST, "--lease", "1e9h"], "1e9h"),

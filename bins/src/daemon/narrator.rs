@@ -32,11 +32,9 @@ pub(super) async fn narrate(id: u32, addresses: Vec<(u32, String)>, mut status: 
 
 fn describe(id: u32, addresses: &[(u32, String)], status: &Status) -> String {
     let epoch = status.epoch;
-    let view = status.view.as_ref().map(|view| {
-        let members: Vec<String> = view.members.iter().map(|m| m.id.to_string()).collect();
-        members.join(" ")
-    });
-    let view = view.unwrap_or_default();
+    let members = status.view.iter().flat_map(|view| &view.members);
+    let members: Vec<String> = members.map(|member| member.id.to_string()).collect();
+    let view = if members.is_empty() { String::new() } else { format!("; in view: {}", members.join(" ")) };
     let leader = status.leader.map(|leader| place(addresses, leader)).unwrap_or_default();
     let impaired = if status.impaired_until.is_some() {
         "; the log is damaged and counts for nothing until it is repaired from a peer"
@@ -45,13 +43,13 @@ fn describe(id: u32, addresses: &[(u32, String)], status: &Status) -> String {
     };
     let waiting = || -> Vec<String> { status.waiting_for.iter().map(|id| place(addresses, *id)).collect() };
     match status.standing {
-        Standing::Primary if status.serving => format!("primary in epoch {epoch}; in view: {view}{impaired}"),
+        Standing::Primary if status.serving => format!("primary in epoch {epoch}{view}{impaired}"),
         Standing::Primary if status.waiting_for.is_empty() => {
             format!("primary in epoch {epoch}, taking no writes at the moment{impaired}")
         }
         Standing::Primary => format!("primary in epoch {epoch}, but cannot go on without {}", waiting().join(", ")),
-        Standing::Backup => format!("backup of {leader}; in view: {view}{impaired}"),
-        Standing::Learner => format!("learner of {leader}; in view: {view}{impaired}"),
+        Standing::Backup => format!("backup of {leader}{view}{impaired}"),
+        Standing::Learner => format!("learner of {leader}{view}{impaired}"),
         Standing::Waiting if status.cluster.is_none() && !status.waiting_for.is_empty() => {
             format!("waiting for {} to found the cluster with", waiting().join(", "))
         }

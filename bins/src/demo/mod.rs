@@ -26,6 +26,7 @@ mod watch;
 
 use crate::processes::replica::Fault;
 use crate::processes::{Broken, Place, run_if_replica};
+use crate::usage;
 use clap::{Args, Parser, Subcommand};
 use folder::Folder;
 use futures_util::future::{LocalBoxFuture, try_join_all};

@@ -58,13 +58,14 @@ impl Screen {
         for (id, server) in (1_u32..).zip(servers) {
             self.print(&format!("replica {id} at {server}{}", if id == leader { ", which leads" } else { "" }));
         }
-        let folder = folder.display();
+        let (folder, chat, chatctl) = (folder.display(), neighbour("chat"), neighbour("chatctl"));
         self.print(&format!(
             "Their data and logs are in {folder}. Talk to them from another terminal:\n\n  \
-             chat --servers {list} --user ada register\n  \
-             chat --servers {list} --user ada login\n  \
-             chat --servers {list} --user ada send juliet 'Good morrow!'\n  \
-             chatctl --servers {list} status\n\n\
+             export CHAT_SERVERS={list}\n  \
+             {chat} --user ada register\n  \
+             {chat} --user ada login\n  \
+             {chat} --user ada send juliet 'Good morrow!'\n  \
+             {chatctl} status\n\n\
              romeo writes to juliet, 20 messages a second. Keys: 1 2 3 kill and start a replica, s status, q quit.\n\
              Lines: kill N, start N, stop N (SIGTERM), pause N, resume N, status, quit.\n"
         ));
@@ -150,6 +151,15 @@ impl Screen {
         let clear = if std::mem::take(&mut self.drawn) { "\r\x1b[K" } else { "" };
         // Nobody reading is no reason to stop.
         let _ = writeln!(std::io::stdout(), "{clear}{line}");
+    }
+}
+
+/// How to call another of our programs: where it lies beside this one, else through cargo, which builds it.
+fn neighbour(program: &str) -> String {
+    let beside = std::env::current_exe().ok().map(|path| path.with_file_name(program)).filter(|path| path.exists());
+    match beside {
+        Some(path) => path.display().to_string(),
+        None => format!("cargo run --release --bin {program} --"),
     }
 }
 

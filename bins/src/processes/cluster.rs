@@ -5,6 +5,7 @@ use super::broken::Broken;
 use super::replica::{Fault, Plan, Replica, Said};
 use chat_client::{Client, ReplicaStatus, Role};
 use chat_proto::v1::{TransferRequest, admin_service_client::AdminServiceClient};
+use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ const WAIT: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(10);
 /// Where the addresses of a cluster are kept, in its folder: the next run uses them again.
 const BOOK: &str = "addresses";
+/// Locked for as long as somebody runs the replicas of a folder.
+const LOCK: &str = "lock";
 
 /// Where a replica is to be.
 #[derive(Clone, Debug)]
@@ -30,6 +33,8 @@ pub(crate) struct Cluster {
     replicas: Vec<Replica>,
     /// For questions about status; it may be asked while nobody leads.
     admin: Client,
+    /// Keeps others from running these replicas.
+    _lock: File,
 }
 
 impl Cluster {
@@ -43,6 +48,7 @@ impl Cluster {
     ) -> Result<Self, Broken> {
         let unusable = |error: std::io::Error| Broken(format!("{} cannot be used: {error}", folder.display()));
         std::fs::create_dir_all(folder).map_err(unusable)?;
+        let lock = lock(folder)?;
         let places = if places.is_empty() { remembered(folder, n)? } else { places.to_vec() };
         let book: Vec<_> = (1..).zip(&places).map(|(id, place): (u32, _)| format!("{id}={}", place.address)).collect();
         let program = std::env::current_exe().map_err(unusable)?;
@@ -60,7 +66,7 @@ impl Cluster {
         };
         let replicas: Vec<_> = (1..).zip(&places).map(replica).collect();
         let admin = Client::builder().servers(places.iter().map(|place| place.address.to_string())).connect_lazy()?;
-        Ok(Self { replicas, admin })
+        Ok(Self { replicas, admin, _lock: lock })
     }
 
     /// All of them started on what data they have, and one view.
@@ -215,6 +221,20 @@ pub(crate) fn describe(states: &[ReplicaStatus]) -> String {
     states.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
+/// Takes the folder for this process. Two that share it would start and kill each other's replicas.
+fn lock(folder: &Path) -> Result<File, Broken> {
+    let path = folder.join(LOCK);
+    let unusable = |error: std::io::Error| Broken(format!("{} cannot be used: {error}", path.display()));
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Broken(format!("{} is in use by another run: name another folder with --data", folder.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(unusable(error)),
+    }
+}
+
 /// The addresses that the folder remembers, or free ones, which it then does.
 fn remembered(folder: &Path, n: u32) -> Result<Vec<Place>, Broken> {
     let path = folder.join(BOOK);
@@ -239,4 +259,19 @@ fn remembered(folder: &Path, n: u32) -> Result<Vec<Place>, Broken> {
 /// `1, 2, 3`, for people.
 pub(crate) fn list(ids: &[u32]) -> String {
     ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_for_one_run_at_a_time() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let first = lock(folder.path()).expect("nobody else has it");
+        let refused = lock(folder.path()).expect_err("the first has it");
+        assert!(refused.to_string().contains("in use by another run"), "{refused}");
+        drop(first);
+        lock(folder.path()).expect("nobody has it any more");
+    }
 }

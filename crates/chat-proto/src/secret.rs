@@ -8,8 +8,8 @@ use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 const KEY: &str = "chat-cluster-secret";
 const CONTEXT: &str = "chat.v1 cluster secret";
 
-/// A cluster's secret, as it travels: a hash in hexadecimal digits, so that any bytes will do. It proves who speaks, to
-/// those whom the network's listeners cannot imitate; it encrypts nothing.
+/// A cluster's secret, as it travels: a hash in hexadecimal digits, so that any bytes will do. It authenticates
+/// against those who cannot listen on the network; it encrypts nothing.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClusterSecret(blake3::Hash);
 
@@ -36,7 +36,6 @@ impl ClusterSecret {
     ///
     /// # Errors
     /// `Unauthenticated`, if not.
-    #[expect(clippy::result_large_err, reason = "it is the handler's own error")]
     pub fn admit(&self, metadata: &MetadataMap) -> Result<(), Status> {
         let Some(sent) = metadata.get(KEY) else {
             return Err(Status::unauthenticated("the cluster's secret is needed for this, and none was sent"));

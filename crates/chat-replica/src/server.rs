@@ -249,24 +249,16 @@ impl Parts {
         let settings = protocol_config(member, &others, &options);
         let node = Node::new(Replica::new(settings, recovered, clock.now()), disk);
         let (network_sender, network) = mpsc::channel(NETWORK_LINE);
-        let (proposals_sender, proposals) = mpsc::channel(PROPOSAL_LINE);
-        let (control_sender, control) = mpsc::channel(64);
+        let (proposals, proposed) = mpsc::channel(PROPOSAL_LINE);
+        let (control, ordered) = mpsc::channel(64);
         let (suspects_sender, suspects) = mpsc::channel(8);
         let visible = crate::node::Disk::applied(node.disk());
         let (gate_sender, gate) = watch::channel(Gate { serving: None, lease_until: None, visible });
         let (status_sender, status) = watch::channel(node.replica().status());
         let answered = Arc::new(AtomicU64::new(visible));
-        let handle = Handle {
-            proposals: proposals_sender,
-            control: control_sender,
-            gate,
-            status,
-            answered: answered.clone(),
-            clock,
-        };
+        let handle = Handle { proposals, control, gate, status, answered: answered.clone(), clock };
         let secret = options.cluster_secret.as_ref().map(|secret| ClusterSecret::new(secret.bytes()));
-        let peers_config =
-            PeersConfig { me: member, cluster: cluster.clone(), addresses: others, secret: secret.clone() };
+        let peers_config = PeersConfig { me: member, cluster, addresses: others, secret: secret.clone() };
         let (peers, sessions) = Peers::start(peers_config, network_sender, connector, shutdown.clone());
         let subscribers = Arc::new(Subscribers::new());
         let context = Arc::new(RpcContext::new(
@@ -286,8 +278,8 @@ impl Parts {
         let stop = Arc::new(AtomicBool::new(false));
         let wiring = Wiring {
             network,
-            proposals,
-            control,
+            proposals: proposed,
+            control: ordered,
             peers,
             subscribers,
             gate: gate_sender,
@@ -300,13 +292,12 @@ impl Parts {
             min_copies: options.min_copies,
         };
         let (thread, ended) = spawn_driver(Driver::new(node, wiring), id).map_err(StartError::Thread)?;
-        let leave_timeout = options.leave_timeout;
         Ok(Server {
             address,
             _listener: listener,
             member,
             handle,
-            leave_timeout,
+            leave_timeout: options.leave_timeout,
             stop,
             shutdown,
             ended,

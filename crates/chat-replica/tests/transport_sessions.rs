@@ -3,6 +3,7 @@
 mod transport_harness;
 
 use bytes::Bytes;
+use chat_proto::ClusterSecret;
 use chat_proto::v1::replica_service_client::ReplicaServiceClient;
 use chat_proto::v1::{Frame, Welcome};
 use chat_replica::protocol::*;
@@ -18,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use transport_harness::*;
 
 async fn pair() -> (Process, Process) {
@@ -142,6 +143,38 @@ impl Caller {
     async fn say(&self, frame: Frame) {
         self.frames.send(frame).await.expect("a session");
     }
+}
+
+/// A replica without a cluster yet: nothing but the secret tells these two apart.
+fn with_secret(id: u32, secret: &str) -> Start {
+    Start { cluster: None, secret: Some(ClusterSecret::new(secret.as_bytes())), ..Start::new(member(id, 1)) }
+}
+
+#[tokio::test]
+async fn those_with_one_secret_talk() {
+    let (here, there) = (listener().await, listener().await);
+    let mut one = with_secret(1, "one and the same").peer(2, there.local_addr().unwrap()).on(here);
+    let mut two = with_secret(2, "one and the same").on(there);
+    one.reaches(two.me).await;
+    one.sender.send(one.ping(two.me, 7));
+    assert_eq!(numbers(&mut two, 1).await, [7]);
+}
+
+#[tokio::test]
+async fn without_the_secret_there_is_no_session_and_nobody_hears_of_it() {
+    let mut two = with_secret(2, "the right one").on(listener().await);
+    let mut client = ReplicaServiceClient::connect(format!("http://{}", two.address)).await.expect("a connection");
+    let forged = wire::encode(Envelope { from: member(1, 1), ..two.ping(two.me, 1) });
+    let refused = client.session(tokio_stream::once(forged)).await.expect_err("no secret was sent");
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let peer = |start: Start| start.peer(2, two.address);
+    let strangers = [peer(Start::new(member(1, 1))), peer(with_secret(1, "another one"))];
+    for stranger in strangers {
+        let mut stranger = stranger.on(listener().await);
+        // Three times silence, and nothing else: no session, no refusal.
+        stranger.falls_silent(2).await;
+    }
+    assert!(two.events.try_recv().is_err(), "none of it was heard");
 }
 
 #[tokio::test]

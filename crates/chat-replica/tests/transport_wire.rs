@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 fn epoch() -> impl Strategy<Value = Epoch> {
-    (any::<u64>(), any::<u32>()).prop_map(|(round, replica)| Epoch { round, replica: ReplicaId(replica) })
+    (0..=u64::MAX / 2, any::<u32>()).prop_map(|(round, replica)| Epoch { round, replica: ReplicaId(replica) })
 }
 
 fn incarnation() -> impl Strategy<Value = Incarnation> {
@@ -211,6 +211,8 @@ fn an_error_names_the_field() {
     assert_eq!(damaged(|_, append| append.prev.as_mut().unwrap().epoch = None), missing("message.prev.epoch"));
     let beyond = damaged(|_, append| append.prev.as_mut().unwrap().index = u64::MAX - 1);
     assert_eq!(beyond, ("message.prev.index".to_string(), Problem::Range));
+    let beyond = damaged(|_, append| append.epoch = Some(v1::Epoch { round: u64::MAX / 2 + 1, replica: 1 }));
+    assert_eq!(beyond, ("message.epoch.round".to_string(), Problem::Range));
     let error = wire::decode(v1::Frame { message: None, ..sample(Bytes::new()) }).unwrap_err();
     assert_eq!(error.to_string(), "message is missing");
 }

@@ -1,6 +1,7 @@
 //! Processes that speak over the transport, each with a runtime of its own, so that killing one closes all that it had.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use chat_proto::ClusterSecret;
 use chat_proto::v1::replica_service_server::ReplicaServiceServer;
 use chat_replica::protocol::*;
 use chat_replica::transport::{
@@ -56,6 +57,7 @@ pub struct Start {
     pub me: Member,
     pub cluster: Option<ClusterId>,
     pub addresses: Vec<(ReplicaId, String)>,
+    pub secret: Option<ClusterSecret>,
     pub tuning: Tuning,
     pub connector: Arc<dyn Connector>,
     /// How many events may wait.
@@ -65,7 +67,8 @@ pub struct Start {
 impl Start {
     pub fn new(me: Member) -> Start {
         let (tuning, connector) = (Tuning::default(), Arc::new(Tcp));
-        Start { me, cluster: Some(CLUSTER), addresses: Vec::new(), tuning, connector, room: 1 << 16 }
+        let (cluster, secret) = (Some(CLUSTER), None);
+        Start { me, cluster, addresses: Vec::new(), secret, tuning, connector, room: 1 << 16 }
     }
 
     pub fn peer(mut self, id: u32, address: impl ToString) -> Start {
@@ -82,7 +85,7 @@ impl Start {
         let (cluster, watched) = watch::channel(self.cluster);
         let shutdown = CancellationToken::new();
         let inside = runtime.enter();
-        let config = PeersConfig { me: self.me, cluster: watched, addresses: self.addresses };
+        let config = PeersConfig { me: self.me, cluster: watched, addresses: self.addresses, secret: self.secret };
         let (sender, service) =
             Peers::start_tuned(config, self.tuning.clone(), events, self.connector, shutdown.clone());
         let listener = Arc::new(TcpListener::from_std(listener).expect("a listener"));
