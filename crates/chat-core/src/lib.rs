@@ -1,6 +1,6 @@
 //! What the chat service does with a change, and nothing else: accounts, sessions, direct messages, marks.
 //!
-//! A [`Command`] comes out of the replicated log, [`apply`] carries it out on a [`Store`], and returns an
+//! A [`Command`] comes out of the replicated log, [`apply()`] carries it out on a [`Store`], and returns an
 //! [`Outcome`] or a [`Rejection`] for whoever asked, and [`Event`]s for whoever listens. This is step ⑦ of a
 //! message's way.
 //!
@@ -10,7 +10,7 @@
 //!
 //! Applying is total. What can be wrong with a value is refused where the value is made ([`Username`],
 //! [`DisplayName`], [`MessageText`], and again when they are read from bytes); what can only be known from the
-//! state is a [`Rejection`]. The one error that [`apply`] returns is that of the store.
+//! state is a [`Rejection`]. The one error that [`apply()`] returns is that of the store.
 //!
 //! # Doing a change once
 //!

@@ -1,7 +1,7 @@
 //! What the state is kept in: a trait, so that the same logic runs on memory and on SQLite.
 //!
 //! Errors are those of the storage, and nothing else. A store does what it is told: the rules are in
-//! [`crate::apply`].
+//! [`crate::apply()`].
 
 use crate::{
     Account, AccountId, Marks, Message, MessageId, MessageText, PasswordHash, Pattern, Rejection, RequestKey,
