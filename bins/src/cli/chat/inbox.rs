@@ -19,10 +19,11 @@ impl Chat<'_> {
         let (_, session) = self.session().await?;
         let out = io::BufWriter::new(io::stdout());
         let mut printer = Printer { json: self.arguments.json, session: &session, out, printed: 0, acknowledged: 0 };
+        // At the beginning somebody must lead within the timeout; later on, a stream waits for whoever comes.
+        let marks = session.whoami().await?.marks;
         if follow {
             return printer.follow().await;
         }
-        let marks = session.whoami().await?.marks;
         if marks.delivered >= marks.last {
             return Ok(());
         }
