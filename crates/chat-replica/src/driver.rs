@@ -171,7 +171,10 @@ impl Driver {
             Control::DeclareCrashed(id, answer) => {
                 let named = self.node.replica().named_in_view(id);
                 let verdict = match named {
-                    None => Err("no view names this replica"),
+                    None => Err("it is not in the view: nobody waits for it"),
+                    Some(_) if !self.node.replica().is_live() => {
+                        Err("this replica was restarted since that view: it needs the disks of all whom the view names")
+                    }
                     Some(member) if self.node.replica().in_contact(&member) => {
                         Err("this replica is in contact with it: it has not crashed")
                     }
@@ -348,7 +351,7 @@ impl Outbox for TurnOut<'_> {
             }
             Event::Proven(member, how) => tracing::info!(%member, how, "proven crashed"),
             Event::ProofContradicted(member) => {
-                tracing::error!(%member, "speaks, though its crash was proven: something between the replicas forges refusals");
+                tracing::error!(%member, "speaks, though it was taken for crashed: an operator was wrong, or something between the replicas forges refusals. It stays outside until it is restarted");
             }
             Event::Left => *self.ended = Some(Ended::Left),
             Event::Repaired => tracing::info!("the log is repaired: this disk counts again"),

@@ -133,12 +133,12 @@ impl Config {
         if options.suspect_after >= options.lease || options.ping_interval * 2 > options.suspect_after {
             let (ping, suspect, lease) = (options.ping_interval, options.suspect_after, options.lease);
             return Some(format!(
-                "two ping intervals ({ping:?} each) must fit into {suspect:?}, and that into the lease of {lease:?}"
+                "--ping-interval, --suspect-after, --lease: two ping intervals ({ping:?} each) must fit into {suspect:?}, and that into the lease of {lease:?}"
             ));
         }
         if options.min_copies == 0 || options.min_copies > self.replicas.len() {
             let (n, min) = (self.replicas.len(), options.min_copies);
-            return Some(format!("min_copies is {min}, and must be from 1 to the number of replicas, {n}"));
+            return Some(format!("--min-copies is {min}, and must be from 1 to the number of replicas, {n}"));
         }
         (options.refusals == 0).then(|| "at least one refusal is needed for proof".into())
     }

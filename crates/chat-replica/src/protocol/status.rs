@@ -98,6 +98,11 @@ impl Replica {
         self.peers.get(&member.id).is_some_and(|peer| peer.in_session(member))
     }
 
+    /// Whether every view in force names this very process run: only then is the proof of others' crashes of use to it (rules 4, 9).
+    pub fn is_live(&self) -> bool {
+        self.log.views_in_force().iter().all(|at| at.view.names(&self.me))
+    }
+
     /// How many members the newest committed view has: on so many disks, at least, is what has committed.
     pub fn copies(&self) -> usize {
         self.log.committed_view().map_or(0, |at| at.view.members.len())

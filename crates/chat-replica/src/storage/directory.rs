@@ -1,8 +1,9 @@
 //! The data directory: whose it is and who uses it. Found out before any file in it is changed.
 
 use crate::protocol::{ClusterId, DiskId, ReplicaId};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -97,7 +98,8 @@ impl DataDirectory {
     pub fn take(path: &Path, wanted: ReplicaId) -> Result<DataDirectory, DirectoryError> {
         let unusable = |source| DirectoryError::Unusable { path: path.to_path_buf(), source };
         DataDirectory::inspect(path, wanted)?;
-        std::fs::create_dir_all(path).map_err(unusable)?;
+        // What people write to each other is nobody else's business on this machine.
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"));
         let lock = lock.map_err(unusable)?;
         match lock.try_lock() {
@@ -158,6 +160,7 @@ impl std::fmt::Display for Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn an_identity_reads_as_it_was_written() {
@@ -175,6 +178,8 @@ mod tests {
         assert!(DataDirectory::inspect(&path, ReplicaId(1)).expect("new").is_none());
         assert!(!path.exists(), "looking makes nothing");
         let taken = DataDirectory::take(&path, ReplicaId(1)).expect("free");
+        let mode = std::fs::metadata(&path).expect("made").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "for its owner only");
         let identity = Identity { replica: ReplicaId(1), disk: DiskId([1; 16]), cluster: None };
         taken.identify(&identity).expect("written");
         assert!(matches!(DataDirectory::take(&path, ReplicaId(1)), Err(DirectoryError::InUse { .. })));
