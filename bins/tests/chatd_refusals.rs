@@ -74,7 +74,7 @@ async fn a_command_line_that_makes_no_sense() {
     refuses(folder.path(), &with(&["--frobnicate"]), 2, &["--frobnicate"]).await;
     refuses(folder.path(), &with(&["--crash-proof", "perhaps"]), 2, &["perhaps", "--crash-proof", "never"]).await;
     refuses(folder.path(), &with(&["--lease", "fast"]), 2, &["--lease", "fast"]).await;
-    refuses(folder.path(), &with(&["--min-copies", "2"]), 2, &["min_copies"]).await;
+    refuses(folder.path(), &with(&["--min-copies", "2"]), 2, &["--min-copies"]).await;
     refuses(folder.path(), &["--data", data, "--cluster", &list], 2, &["--id"]).await;
     let twice = format!("{list},2={at}");
     refuses(folder.path(), &["--id", "1", "--data", data, "--cluster", &twice], 2, &["the same address"]).await;
