@@ -108,18 +108,21 @@ async fn an_address_that_is_taken() {
 
 #[tokio::test]
 async fn data_of_another_replica_or_in_use() {
-    let trio = Trio::start("refusals-own", &loopback::places(), Vec::new()).await;
+    let mut trio = Trio::start("refusals-own", &loopback::places(), Vec::new()).await;
     let at = address::free().expect("a free address").to_string();
     let book: Vec<_> = trio.servers().split(',').zip(1..).map(|(server, id)| format!("{id}={server}")).collect();
     let book = book.join(",");
     let data = trio.replicas[0].data();
+    // It has its data for itself all the same, and what it does with them is not mistaken for what the others did.
+    trio.replica(1).pause().expect("it is stopped");
     let run =
         |id: &'static str| ["--id", id, "--listen", &at, "--data", text(&data), "--cluster", &book].map(str::to_owned);
     for (id, because) in [("2", "belongs to replica 1, not to replica 2"), ("1", "in use by a running chatd")] {
         let arguments = run(id);
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        refuses(&trio.folder, &arguments, 1, &[text(&data), because]).await;
+        refuses(&data, &arguments, 1, &[text(&data), because]).await;
     }
+    trio.replica(1).resume().expect("it goes on");
     trio.passed();
 }
 
