@@ -280,11 +280,7 @@ impl Replica {
 
     /// Rule 10: whom this replica waits for. Empty while a primary serves, or an election can succeed.
     pub fn waiting_for(&self) -> Vec<ReplicaId> {
-        if let Role::Primary(primary) = &self.role {
-            if primary.first <= self.log.committed() && self.quorum_in_force(&self.heard_votes()) {
-                return Vec::new();
-            }
-        } else if self.hears_primary() {
+        if !matches!(self.role, Role::Primary(_)) && self.hears_primary() {
             return Vec::new();
         }
         let heard = self.heard_votes();

@@ -36,7 +36,7 @@ impl Replica {
         let now = self.now;
         let fit = |m: &&Member| **m != self.me && self.is_in_touch(m) && !self.means_to_drop(m);
         let Role::Primary(primary) = &self.role else { return };
-        if primary.transfer.is_some() || primary.first > self.log.committed() {
+        if primary.transfer.is_some() || !primary.serves(&self.log) {
             return;
         }
         let newest = self.log.newest_view().map(|at| &at.view.members[..]).unwrap_or_default();

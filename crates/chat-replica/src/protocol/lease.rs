@@ -172,7 +172,7 @@ impl Replica {
     pub fn lease_until(&self) -> Option<Time> {
         let Role::Primary(primary) = &self.role else { return None };
         let newest = self.log.newest_view()?;
-        if newest.index > self.log.committed() || primary.first > self.log.committed() || self.relinquished {
+        if newest.index > self.log.committed() || !primary.serves(&self.log) || self.relinquished {
             return None;
         }
         let others = newest.view.members.iter().filter(|m| **m != self.me);

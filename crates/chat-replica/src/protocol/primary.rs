@@ -2,6 +2,7 @@
 
 use super::effects::{Event, Persist};
 use super::handover::Transfer;
+use super::log::Log;
 use super::replica::{Replica, Role};
 use super::replication::Progress;
 use super::types::*;
@@ -44,6 +45,11 @@ impl Primary {
         }
     }
 
+    /// Rule 5: whether its first view has committed.
+    pub fn serves(&self, log: &Log) -> bool {
+        self.first <= log.committed()
+    }
+
     pub fn is_restless(&self) -> bool {
         self.restless || self.transfer.is_some()
     }
@@ -67,7 +73,7 @@ impl Replica {
     /// Why not.
     pub fn accepts(&self) -> Result<(), NotAccepting> {
         let Role::Primary(primary) = &self.role else { return Err(NotAccepting::NotServing) };
-        if primary.first > self.log.committed() {
+        if !primary.serves(&self.log) {
             return Err(NotAccepting::NotServing);
         }
         if primary.transfer.is_some() || self.leaving.is_some() {
@@ -115,7 +121,7 @@ impl Replica {
         let places = primary.progress.values().map(|progress| progress.matched).chain([self.log.durable()]);
         let mut places: Vec<u64> = places.filter(|place| *place >= least).collect();
         places.sort_unstable_by(|a, b| b.cmp(a));
-        let serving_before = primary.first <= self.log.committed();
+        let serving_before = primary.serves(&self.log);
         let held = places.into_iter().find(|place| {
             let holders = self.holders(primary, *place);
             self.log.epoch_at(*place) == Some(primary.epoch)

@@ -48,10 +48,14 @@ impl Replica {
     pub fn status(&self) -> Status {
         let view = self.log.committed_view().map(|at| at.view.clone());
         let leader = self.leader.as_ref().filter(|_| self.hears_primary()).map(|leader| leader.member.id);
+        let waiting_for = self.waiting_for();
+        // A primary that reaches no quorum leads in name only: clients do better to look elsewhere.
         let (standing, leader, serving) = match &self.role {
-            Role::Primary(primary) => {
-                (Standing::Primary, Some(self.me.id), primary.first <= self.log.committed() && self.may_serve())
-            }
+            Role::Primary(primary) => (
+                Standing::Primary,
+                Some(self.me.id),
+                primary.serves(&self.log) && self.leaving.is_none() && waiting_for.is_empty(),
+            ),
             _ if leader.is_some() && view.as_ref().is_some_and(|view| view.names(&self.me)) => {
                 (Standing::Backup, leader, false)
             }
@@ -67,15 +71,10 @@ impl Replica {
             committed: self.log.committed(),
             last: self.log.last().index,
             view,
-            waiting_for: self.waiting_for(),
+            waiting_for,
             cluster: self.cluster,
             impaired_until: self.impaired_until,
         }
-    }
-
-    /// A primary that reaches no quorum leads in name only: clients do better to look elsewhere.
-    fn may_serve(&self) -> bool {
-        self.leaving.is_none() && self.waiting_for().is_empty()
     }
 
     /// This process run.
@@ -111,7 +110,7 @@ impl Replica {
     /// The epoch in which this replica serves, if it does.
     pub fn serving(&self) -> Option<Epoch> {
         match &self.role {
-            Role::Primary(primary) if primary.first <= self.log.committed() => Some(primary.epoch),
+            Role::Primary(primary) if primary.serves(&self.log) => Some(primary.epoch),
             _ => None,
         }
     }
