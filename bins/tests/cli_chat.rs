@@ -287,8 +287,19 @@ async fn operators_see_every_replica() {
     let shell = Shell::of(&cluster);
     cluster.kill(3).await;
     let lines = objects(&shell.chatctl(&["status", "--json"]));
-    let expected =
-        ["address", "applied", "committed", "epoch", "id", "in_view", "incarnation", "leader", "role", "waiting_for"];
+    let expected = [
+        "address",
+        "applied",
+        "committed",
+        "epoch",
+        "id",
+        "in_view",
+        "incarnation",
+        "leader",
+        "leases_from",
+        "role",
+        "waiting_for",
+    ];
     assert_eq!(keys(&lines[0]), expected);
     let roles: Vec<_> = lines.iter().map(|line| line["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["primary", "backup", "unreachable"]);

@@ -51,8 +51,10 @@ async fn one_is_cut_off_by_silence() {
     story.cut_off(leader, "the leader").await;
     let leader = story.leader().await;
     story.cut_off(if leader == 1 { 2 } else { 1 }, "a backup").await;
-    // What came back holds everything: it goes on alone.
+    // What came back holds everything: it goes on alone, once it could prove the others' crashes.
     let last = story.leader().await % 3 + 1;
+    let ready = |line: &Value| line["id"] == last && line["leases_from"].as_array().is_some_and(|ids| ids.len() == 2);
+    story.trio.until("the last one holds the leases of the others", ready).await;
     for id in [1, 2, 3].into_iter().filter(|id| *id != last) {
         story.trio.replica(id as usize).down(Fault::Kill).await.expect("it is killed");
     }

@@ -152,7 +152,8 @@ impl Cluster {
         }
     }
 
-    /// Waits until all replicas that run are in the newest committed view of the leader, and know it.
+    /// Waits until all replicas that run are in the newest committed view of the leader, know it, and could each prove the
+    /// crash of any other: from then on any of them may crash, all but one of them at once.
     ///
     /// # Panics
     /// If that takes longer than [`WAIT`].
@@ -162,7 +163,9 @@ impl Cluster {
         self.wait_until(&format!("replicas {running:?} are one view"), |states| {
             let leader = states.values().find(|s| s.serving);
             leader.is_some_and(|leader| {
-                states.values().all(|s| s.view == leader.view && s.epoch == leader.epoch)
+                states
+                    .values()
+                    .all(|s| s.view == leader.view && s.epoch == leader.epoch && s.leases_from.len() + 1 == count)
                     && leader.view.as_ref().is_some_and(|view| view.members.len() == count)
             })
         })

@@ -32,6 +32,7 @@ mod address;
 mod cluster;
 mod network;
 mod replica;
+pub mod simulation;
 
 pub use chat_replica::options::{CrashProof, Options};
 pub use chat_replica::protocol::{Standing, Status};

@@ -153,14 +153,17 @@ impl Cluster {
         }
     }
 
-    /// Waits until all replicas that run are one view, and each of them says so.
+    /// Waits until all replicas that run are one view, each of them says so, and each could prove the crash of any other.
     pub async fn whole(&mut self) -> Result<(), Broken> {
         let running = self.running();
         let one_view = |states: &[ReplicaStatus]| {
             let Some(leader) = leader_of(states) else { return false };
             let told: Vec<_> = states.iter().filter(|state| state.role != Role::Unreachable).collect();
-            told.len() == running.len()
-                && told.iter().all(|state| state.in_view == running && state.leader == Some(leader))
+            let ready = |state: &ReplicaStatus| {
+                let lacks = |id: &&u32| Some(**id) != state.id && !state.leases_from.contains(id);
+                state.in_view == running && state.leader == Some(leader) && !running.iter().any(|id| lacks(&id))
+            };
+            told.len() == running.len() && told.into_iter().all(ready)
         };
         self.until(&format!("{} are one view", list(&running)), one_view).await.map(drop)
     }

@@ -78,6 +78,8 @@ pub struct ReplicaStatus {
     pub last: u64,
     /// Ids of the members of the newest view that it knows to be committed.
     pub in_view: Vec<u32>,
+    /// Ids of the members that are bound to it by a lease: those whose crash it could prove now, and so go on without.
+    pub leases_from: Vec<u32>,
     /// The leader that it follows or is.
     pub leader: Option<u32>,
     /// Its process run.
@@ -233,6 +235,7 @@ fn answered(status: v1::StatusResponse) -> ReplicaStatus {
         applied: status.applied,
         last: status.last,
         in_view: status.in_view,
+        leases_from: status.leases_from,
         leader: status.leader.map(|leader| leader.id),
         incarnation: status.incarnation.unwrap_or_default().into(),
         waiting_for: status.waiting_for,
@@ -252,6 +255,7 @@ fn unreachable(address: &Address, why: String) -> ReplicaStatus {
         applied: 0,
         last: 0,
         in_view: Vec::new(),
+        leases_from: Vec::new(),
         leader: None,
         incarnation: Incarnation::default(),
         waiting_for: Vec::new(),

@@ -65,6 +65,10 @@ impl Replica {
                 peer.grant(from, now, until);
             }
         }
+        if granted && !self.holds_lease_of(&from) {
+            // It had not seen our view yet when we asked, or was not in touch. It has now: proof must not have to wait.
+            self.ping_soon = true;
+        }
         let contacts = self.peers.values().flat_map(Peer::contacts).collect();
         let pong = Pong { sent_at: ping.sent_at, granted, promised: self.promised, contacts };
         self.send(from, Message::Pong(pong));
@@ -100,6 +104,11 @@ impl Replica {
             self.step_down();
             self.next_poll = self.now;
         }
+    }
+
+    /// Whether that process run is bound to us now.
+    pub(super) fn holds_lease_of(&self, member: &Member) -> bool {
+        self.peers.get(&member.id).and_then(|peer| peer.held_until(member)).is_some_and(|until| self.now < until)
     }
 
     pub(super) fn refused(&mut self, member: Member) {
@@ -141,8 +150,7 @@ impl Replica {
 
     /// As with refusals: proof only while the lease held, by a clock read after it.
     pub(super) fn fenced(&mut self, member: Member) {
-        let held = self.peers.get(&member.id).and_then(|peer| peer.held_until(&member));
-        if held.is_some_and(|until| self.now < until) {
+        if self.holds_lease_of(&member) {
             self.declared_crashed(member, "fenced");
         }
     }

@@ -41,6 +41,8 @@ pub struct Status {
     pub cluster: Option<ClusterId>,
     /// The disk counts for nothing until it is repaired up to this index (rule 15).
     pub impaired_until: Option<u64>,
+    /// The members of its newest view that are bound to it by a lease: whose crash a refusal would prove to it (rule 8).
+    pub leases_from: Vec<ReplicaId>,
 }
 
 impl Replica {
@@ -74,7 +76,14 @@ impl Replica {
             waiting_for,
             cluster: self.cluster,
             impaired_until: self.impaired_until,
+            leases_from: self.leases_from(),
         }
+    }
+
+    fn leases_from(&self) -> Vec<ReplicaId> {
+        let members = self.log.newest_view().map_or(&[][..], |at| &at.view.members);
+        let held = |m: &&Member| self.holds_lease_of(m) && !self.relinquished;
+        members.iter().filter(held).map(|member| member.id).collect()
     }
 
     /// This process run.

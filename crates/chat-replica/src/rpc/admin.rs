@@ -83,6 +83,7 @@ impl AdminService for AdminRpc {
             replicas: context.peers(),
             last: status.last,
             impaired: impaired.unwrap_or_default(),
+            leases_from: status.leases_from.iter().map(|id| id.0).collect(),
         }))
     }
 

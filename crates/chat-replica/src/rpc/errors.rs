@@ -166,6 +166,7 @@ mod tests {
             waiting_for: waiting_for.iter().copied().map(ReplicaId).collect(),
             cluster: None,
             impaired_until: None,
+            leases_from: Vec::new(),
         }
     }
 

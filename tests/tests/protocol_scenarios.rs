@@ -1,10 +1,8 @@
 //! What the replication protocol promises, one scenario each, on the simulation that the walks use.
 
-mod simulation;
-
 use chat_replica::protocol::*;
-use simulation::world::{Settings, World, id};
-use simulation::{MS, SECOND};
+use chat_testkit::simulation::world::{Settings, World, id};
+use chat_testkit::simulation::{MS, SECOND};
 
 /// T(1 + drift).
 const LEASE: u64 = 1050 * MS;

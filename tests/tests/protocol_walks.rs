@@ -1,12 +1,10 @@
 //! Random walks of the replication protocol through crashes, cuts, pauses, slow disks and slow networks.
 //!
-//! `WALKS=100000 SEED=1 cargo test --release -p chat-replica --test protocol_walks` for a long run; a failure prints its
+//! `WALKS=100000 SEED=1 cargo test --release -p chat-testkit --test protocol_walks` for a long run; a failure prints its
 //! seed and the end of its trace, and `SEED=that WALKS=1` shows it again.
 
-mod simulation;
-
-use simulation::SECOND;
-use simulation::walk::{Outcome, walk};
+use chat_testkit::simulation::SECOND;
+use chat_testkit::simulation::walk::{Outcome, walk};
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())

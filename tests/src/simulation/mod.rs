@@ -1,6 +1,6 @@
 //! A deterministic simulation of a cluster: the production `protocol::Replica` on simulated disks, clocks, processes and a
 //! simulated network. One seed decides everything. What must hold is checked at every step; see `truth`.
-#![allow(dead_code)]
+#![allow(missing_docs)]
 
 pub mod checks;
 pub mod disk;
