@@ -214,7 +214,7 @@ impl World {
         let open = |s: &Session| (s.dialer == (dialed, true) && s.callee.0 == answered) || (s.callee == (dialed, true) && s.dialer.0 == answered);
         if !self.network.sessions.iter().any(open) {
             let line = format!("{}: its sessions with {} have ended", self.names.of(&member), self.names.of(&other));
-            self.out.say(line);
+            self.out.detail(line);
         }
         self.give(host, Input::SessionDown { session: number, peer: other.id })
     }

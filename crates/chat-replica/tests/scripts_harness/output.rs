@@ -17,7 +17,7 @@ pub struct Output {
     /// Where each message was printed.
     printed: HashMap<String, usize>,
     hidden: BTreeSet<String>,
-    /// Only changes of state are printed.
+    /// Neither messages nor details are printed.
     quiet: bool,
     /// How long the command has waited, and whether that was said.
     waited: Option<(u64, bool)>,
@@ -76,6 +76,13 @@ impl Output {
             self.lines.push(Line { text, times: 1 });
         }
         self.lines.push(Line { text: text.into(), times: 1 });
+    }
+
+    /// A change of state that quiet commands leave out.
+    pub fn detail(&mut self, text: String) {
+        if !self.quiet {
+            self.say(text);
+        }
     }
 
     /// A message.

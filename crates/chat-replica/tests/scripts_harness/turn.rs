@@ -78,7 +78,7 @@ impl World {
         let took = Duration::from_micros((now - began).max(1000));
         process.inbox.push_front(Input::Persisted { took });
         if let Some(text) = self.names.transaction(&effects.persist, self.out.shows("known")) {
-            self.out.say(format!("{name} syncs: {text}"));
+            self.out.detail(format!("{name} syncs: {text}"));
         }
         if trap == Some(Trap::AfterSync) {
             self.out.say(format!("{name} is killed once it has synced"));
@@ -144,7 +144,7 @@ impl World {
             self.out.say(format!("{name}: {text}"));
         }
         if committed != status.committed {
-            self.out.say(format!("{name}: committed {}", status.committed));
+            self.out.detail(format!("{name}: committed {}", status.committed));
         }
         Ok(())
     }
