@@ -8,6 +8,10 @@ mod scripts_harness;
 use scripts_harness::file::{run, sentence};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// The tests read and write the same files.
+static FILES: Mutex<()> = Mutex::new(());
 
 /// Above this line of docs/scripts.md people write, below it this test does.
 const LIST: &str = "## The scripts\n";
@@ -33,6 +37,7 @@ fn scripts() -> Vec<(PathBuf, String, String)> {
 
 #[test]
 fn every_script_does_what_it_says() {
+    let _alone = FILES.lock().unwrap_or_else(PoisonError::into_inner);
     let scripts = scripts();
     let found = scripts.len();
     let mut failures = Vec::new();
@@ -52,9 +57,11 @@ fn every_script_does_what_it_says() {
 
 #[test]
 fn the_index_has_every_script() {
+    let _alone = FILES.lock().unwrap_or_else(PoisonError::into_inner);
     let mut list = String::from(LIST);
     for (_, name, text) in scripts() {
-        let sentence = sentence(&text).unwrap_or_else(|| panic!("{name} does not begin with a sentence that says what it shows"));
+        let sentence =
+            sentence(&text).unwrap_or_else(|| panic!("{name} does not begin with a sentence that says what it shows"));
         list += &format!("\n- [{name}](../crates/chat-replica/tests/scripts/{name}): {sentence}");
     }
     list += "\n";
@@ -62,17 +69,38 @@ fn the_index_has_every_script() {
     let page = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let at = page.find(LIST).unwrap_or_else(|| panic!("{} has no list of scripts", path.display()));
     if updating() {
-        fs::write(&path, format!("{}{list}", &page[..at])).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        fs::write(&path, format!("{}{list}", &page[..at]))
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     } else {
         assert_eq!(page[at..], list, "docs/scripts.md is behind: UPDATE=1 writes its list");
     }
+}
+
+/// A fencing command switches off whoever is suspected.
+#[test]
+fn nobody_is_suspected_after_a_restart_or_in_a_handing_over() {
+    let suspicions = |script: &str| {
+        let ran = run("suspicion.txt", script);
+        assert!(!ran.broken, "{:?}", ran.failure);
+        ran.updated.lines().filter(|line| line.contains("suspects")).map(str::to_string).collect::<Vec<_>>()
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(suspicions("founded 3\nkill 2\nstart 2\nwait 1s\n"), none, "the primary serves, a backup was restarted");
+    assert_eq!(suspicions("founded 1\nkill 1\nstart 1\nwait 1s\n"), none, "its predecessor is on its own host");
+    assert_eq!(suspicions("founded 3\ntransfer 1 3\nwait 1s\n"), none, "the primary hands over, and lives");
+    assert_eq!(suspicions("founded 3\nleave 1\nwait 1s\n"), none, "the primary hands over, and leaves");
+    let silent = suspicions("founded 3\ncut 1-2 1-3\nwait 1s\n");
+    assert_eq!(silent, ["    2: suspects 1", "    3: suspects 1"], "the primary is silent");
 }
 
 #[test]
 fn a_script_that_expects_something_else_fails_with_its_line() {
     let text = "# A pair is founded, by its lowest id.\nfounded 2\n    1: primary, serves\n";
     let failure = run("wrong.txt", text).failure.expect("it expects something else");
-    assert!(failure.starts_with("wrong.txt, line 2: founded 2\n    - 1: primary, serves\n    + 1: primary"), "{failure}");
+    assert!(
+        failure.starts_with("wrong.txt, line 2: founded 2\n    - 1: primary, serves\n    + 1: primary"),
+        "{failure}"
+    );
     let updated = run("wrong.txt", text).updated;
     assert!(run("right.txt", &updated).failure.is_none(), "what was written is right");
 }

@@ -110,7 +110,7 @@ pub enum Event {
     SteppedDown(Epoch),
     /// A new view was committed.
     View(ViewAt),
-    /// A process run that a view in force names is suspected: a fencing command may be asked.
+    /// The primary of the newest view is not heard, and its crash would be of use: a fencing command may be asked.
     Suspected(Member),
     /// Proof that a process run crashed was obtained, and how.
     Proven(Member, &'static str),

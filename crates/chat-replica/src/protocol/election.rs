@@ -138,11 +138,17 @@ impl Replica {
         })
     }
 
+    /// A fencing command switches off whom we suspect. So only one whose crash would be of use to us (rule 9: a restarted process
+    /// stands on no proof), and of whom we hear nothing: in a handing over the primary goes, and lives.
     fn suspect_leader(&mut self) {
-        let suspect = self.log.newest_view().and_then(|at| at.view.member(at.view.primary)).copied();
-        if suspect.is_some() && suspect != Some(self.me) && self.suspected != suspect {
-            self.suspected = suspect;
-            self.out.events.extend(suspect.map(super::effects::Event::Suspected));
+        let Some(at) = self.log.newest_view() else { return };
+        let Some(suspect) = at.view.member(at.view.primary).copied().filter(|suspect| *suspect != self.me) else {
+            return;
+        };
+        let silent = self.silent_for(suspect.id) > self.config.suspect_after || !self.in_contact(&suspect);
+        if silent && self.is_live() && self.suspected != Some(suspect) {
+            self.suspected = Some(suspect);
+            self.out.events.push(super::effects::Event::Suspected(suspect));
         }
     }
 

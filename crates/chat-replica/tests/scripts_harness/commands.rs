@@ -1,6 +1,7 @@
 //! What a script may say.
 
 use super::network::Link;
+use super::output::Quiet;
 use super::words::KINDS;
 use super::world::{Done, Settings, Trap, World};
 use chat_replica::protocol::*;
@@ -14,11 +15,11 @@ impl World {
     /// Carries out one command. The error says why it cannot be, or which promise broke.
     pub fn run(&mut self, line: &str) -> Done {
         let mut words: Vec<&str> = line.split_whitespace().collect();
-        let quiet = words.first() == Some(&"quietly");
-        if quiet {
+        let how = words.first().and_then(|word| Quiet::of(word));
+        if how.is_some() {
             words.remove(0);
         }
-        self.out.begin(quiet);
+        self.out.begin(how);
         let Some((command, args)) = words.split_first() else { return Err("an empty command".into()) };
         match *command {
             "cluster" | "founded" => self.cluster(command, args),
@@ -74,7 +75,7 @@ impl World {
             (1..=settings.hosts).try_for_each(|id| self.start(id))?;
             self.connect()?;
             self.wait(200_000, None)?;
-            self.out.begin(true);
+            self.out.begin(None);
             self.show(&["1"])?;
         }
         Ok(())

@@ -97,7 +97,8 @@ impl Network {
 
     pub fn double(&mut self, link: Link) {
         let queue = self.queues.entry(link).or_default();
-        let again: Vec<Parcel> = queue.iter().filter(|parcel| matches!(parcel.what, What::Message(_))).cloned().collect();
+        let again: Vec<Parcel> =
+            queue.iter().filter(|parcel| matches!(parcel.what, What::Message(_))).cloned().collect();
         queue.extend(again);
     }
 
@@ -211,7 +212,10 @@ impl World {
             return Ok(());
         }
         let (dialed, answered) = (member, other);
-        let open = |s: &Session| (s.dialer == (dialed, true) && s.callee.0 == answered) || (s.callee == (dialed, true) && s.dialer.0 == answered);
+        let open = |s: &Session| {
+            (s.dialer == (dialed, true) && s.callee.0 == answered)
+                || (s.callee == (dialed, true) && s.dialer.0 == answered)
+        };
         if !self.network.sessions.iter().any(open) {
             let line = format!("{}: its sessions with {} have ended", self.names.of(&member), self.names.of(&other));
             self.out.detail(line);

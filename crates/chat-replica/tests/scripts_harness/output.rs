@@ -11,14 +11,32 @@ struct Line {
     times: u32,
 }
 
+/// How a command may be told to print less.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Quiet {
+    /// `quietly`: neither messages nor details.
+    Quietly,
+    /// `silently`: nothing.
+    Silently,
+}
+
+impl Quiet {
+    pub fn of(word: &str) -> Option<Quiet> {
+        match word {
+            "quietly" => Some(Quiet::Quietly),
+            "silently" => Some(Quiet::Silently),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Output {
     lines: Vec<Line>,
     /// Where each message was printed.
     printed: HashMap<String, usize>,
     hidden: BTreeSet<String>,
-    /// Neither messages nor details are printed.
-    quiet: bool,
+    quiet: Option<Quiet>,
     /// How long the command has waited, and whether that was said.
     waited: Option<(u64, bool)>,
 }
@@ -29,13 +47,13 @@ impl Output {
             lines: Vec::new(),
             printed: HashMap::new(),
             hidden: HIDDEN.iter().map(|kind| kind.to_string()).collect(),
-            quiet: false,
+            quiet: None,
             waited: None,
         }
     }
 
     /// A command begins.
-    pub fn begin(&mut self, quiet: bool) {
+    pub fn begin(&mut self, quiet: Option<Quiet>) {
         *self = Output { hidden: std::mem::take(&mut self.hidden), quiet, ..Output::new() };
     }
 
@@ -70,6 +88,9 @@ impl Output {
 
     /// A change of state.
     pub fn say(&mut self, text: impl Into<String>) {
+        if self.quiet == Some(Quiet::Silently) {
+            return;
+        }
         if let Some((micros, said @ false)) = &mut self.waited {
             *said = true;
             let text = format!("after {}:", duration(*micros));
@@ -80,14 +101,14 @@ impl Output {
 
     /// A change of state that quiet commands leave out.
     pub fn detail(&mut self, text: String) {
-        if !self.quiet {
+        if self.quiet.is_none() {
             self.say(text);
         }
     }
 
     /// A message.
     pub fn message(&mut self, kind: &str, text: String) {
-        if self.quiet || !self.shows(kind) {
+        if self.quiet.is_some() || !self.shows(kind) {
             return;
         }
         if let Some(at) = self.printed.get(&text) {

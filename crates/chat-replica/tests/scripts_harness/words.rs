@@ -149,6 +149,18 @@ pub fn kind(message: &Message) -> &'static str {
 
 /// All that [`kind`] says, and what commands may name beside it.
 pub const KINDS: [&str; 14] = [
-    "hello", "unwelcome", "ping", "pong", "poll", "poll-reply", "request", "vote", "append", "ack", "transfer", "leave",
-    "known", "end",
+    "hello",
+    "unwelcome",
+    "ping",
+    "pong",
+    "poll",
+    "poll-reply",
+    "request",
+    "vote",
+    "append",
+    "ack",
+    "transfer",
+    "leave",
+    "known",
+    "end",
 ];
