@@ -130,7 +130,7 @@ impl World {
     fn tell_standing(&mut self, id: u32) -> Done {
         let process = self.process(id)?;
         let (name, status) = (process.name.clone(), process.replica.status());
-        let before = std::mem::replace(&mut process.seen.standing, Some((status.standing, status.leader)));
+        let before = process.seen.standing.replace((status.standing, status.leader));
         let committed = std::mem::replace(&mut process.seen.committed, status.committed);
         if before != Some((status.standing, status.leader)) {
             let leader = status.leader.map_or(String::new(), |leader| leader.to_string());
