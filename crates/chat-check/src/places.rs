@@ -121,7 +121,7 @@ fn sightings<'a>(history: &'a History, requests: &Requests) -> Vec<Place<'a>> {
     for delivery in &history.deliveries {
         see(&delivery.message, Seen::On(delivery.stream), delivery.left.unwrap_or(delivery.at));
     }
-    for replica in furthest(history) {
+    if let Some(replica) = furthest(history) {
         for message in replica.mailboxes.iter().flat_map(|mailbox| &mailbox.messages) {
             see(message, Seen::At(replica.id), Micros::MAX);
         }
