@@ -22,6 +22,10 @@ pub fn check(history: &History) -> Verdict {
         complaints.add(Fault::KeyDoneTwice, [first, second]);
     }
     let places = Places::of(history, &requests);
+    // Something else than what its sender was told stands there: that was never sent either.
+    for (fault, calls) in &places.faults {
+        complaints.add(fault.clone(), calls.iter().copied());
+    }
     for place in &places.all {
         match place.request.map(|number| &requests.sends[number]) {
             Some(asked) if asked.begun > place.by => {
