@@ -73,6 +73,11 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     fn moments_of_places(&mut self) {
         for (number, place) in self.places.all.iter().enumerate() {
+            if place.request.is_none() {
+                // No request is left that can have put it there.
+                let (message, seen) = (place.message(), place.seen);
+                self.complaints.add(Fault::NeverSent { message, seen }, seen.call());
+            }
             let earliest = place.request.map_or(Bound::NEVER_BEFORE, |request| {
                 let asked = &self.requests.sends[request];
                 Bound(asked.begun, Some(asked.first()))
