@@ -40,7 +40,7 @@ pub fn check(history: &History) -> Verdict {
                 continue;
             }
             let found = mailbox.and_then(|mailbox| place(mailbox, seq));
-            if !found.is_some_and(|found| (found.id, &found.from, &found.text) == (id, from, text)) {
+            if found.is_none_or(|found| (found.id, &found.from, &found.text) != (id, from, text)) {
                 let (replica, account, found) = (replica.id, to.clone(), found.cloned());
                 complaints.add(Fault::Lost { replica, account, seq, found }, [call]);
             }

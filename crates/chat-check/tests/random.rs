@@ -3,7 +3,7 @@
 mod model;
 
 use chat_check::linearizable::exhaustive::is_linearizable;
-use chat_check::{Answer, History, Outcome, Request, check_all, linearizable};
+use chat_check::{Answer, History, Outcome, check_all, linearizable};
 use proptest::prelude::*;
 
 /// What is spoilt in a good history; returns whether there was anything to spoil.
@@ -70,7 +70,7 @@ fn words(history: &History) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, max_global_rejects: 20_000, ..ProptestConfig::with_cases(300) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
     #[test]
     fn good_histories_are_accepted(steps in model::steps(0..120, 4, 6)) {
@@ -80,12 +80,8 @@ proptest! {
 
     #[test]
     fn one_spoilt_thing_is_complained_of(steps in model::steps(60..100, 3, 4), how in 0..9u32, which in 0..100usize) {
-        let mut history = model::whole(&steps, 3);
-        let deleted = history.calls.iter().any(|call| {
-            matches!(call.request, Request::Delete { .. }) && !matches!(call.outcome, Outcome::Rejected(_))
-        });
         // Where an account can have been deleted, what is missing can have been discarded.
-        prop_assume!(!deleted || how == 4);
+        let mut history = model::whole(&model::without_deletions(&steps), 3);
         prop_assume!(spoil(&mut history, how, which));
         prop_assert!(!check_all(&history).is_good(), "nobody minds spoiling {how} {which}");
     }
@@ -116,6 +112,12 @@ proptest! {
 /// A history of few calls, one of which can have been changed or moved.
 fn small(steps: &[model::Step], bend: Option<(usize, u32, u64)>) -> History {
     let (mut history, _) = model::calls(steps, 2);
+    // One log entry for all: only the fast judge knows of log entries.
+    for call in &mut history.calls {
+        if let Outcome::Done(Answer::Sent { index, .. }) = &mut call.outcome {
+            *index = 1;
+        }
+    }
     let Some((which, how, time)) = bend else { return history };
     let which = which % history.calls.len();
     let call = &mut history.calls[which];
