@@ -12,8 +12,13 @@ use crate::requests::{Requests, Sent};
 
 /// Looks at every replica of [`History::finals`]; without any there is nothing to complain of.
 pub fn check(history: &History) -> Verdict {
-    let mut complaints = Complaints::new(history, Property::Acknowledged);
     let requests = Requests::of(history);
+    judge(history, &requests)
+}
+
+/// The same, with what is known already.
+pub(crate) fn judge(history: &History, requests: &Requests) -> Verdict {
+    let mut complaints = Complaints::new(history, Property::Acknowledged);
     let deleted: HashSet<&str> = requests
         .deletes
         .iter()

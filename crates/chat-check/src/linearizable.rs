@@ -33,10 +33,15 @@ use graph::{Bound, Graph, Node, Problem, What};
 pub fn check(history: &History) -> Verdict {
     let requests = Requests::of(history);
     let places = Places::of(history, &requests);
+    judge(history, &requests, &places)
+}
+
+/// The same, with what is known already.
+pub(crate) fn judge<'a>(history: &'a History, requests: &'a Requests, places: &'a Places<'a>) -> Verdict {
     let mut work = Work {
         history,
-        requests: &requests,
-        places: &places,
+        requests,
+        places,
         complaints: Complaints::new(history, Property::Linearizable),
         graph: Graph::default(),
         accounts: Vec::new(),
