@@ -48,7 +48,7 @@ fn history(operations: usize) -> History {
         };
         let call = history.begin(client, names[from].clone(), begun, request);
         // One in fifty is not told, though it was done.
-        let outcome = if number % 50 == 0 { Outcome::Unknown } else { Outcome::Done(answer) };
+        let outcome = if number.is_multiple_of(50) { Outcome::Unknown } else { Outcome::Done(answer) };
         history.end(call, ended, outcome);
     }
     let replica =

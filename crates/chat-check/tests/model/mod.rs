@@ -50,7 +50,7 @@ fn request(step: &Step, number: usize) -> Request {
     let key = Some(Key(number as u128 + 1));
     match step.kind {
         0..10 => Request::Register { key },
-        10..13 => Request::Delete { key, refuse_if_undelivered: step.number % 2 == 0 },
+        10..13 => Request::Delete { key, refuse_if_undelivered: step.number.is_multiple_of(2) },
         13..60 => Request::Send { key, to: name(step.other), text: Arc::from(format!("text {number}")) },
         60..72 => Request::ReadConversation {
             with: name(step.other),
