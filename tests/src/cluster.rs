@@ -188,6 +188,15 @@ impl Cluster {
         running.stop().await == Ended::Left
     }
 
+    /// Waits until a replica ends by itself, and returns how.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub async fn ended(&mut self, id: u32) -> Ended {
+        let running = self.running.remove(&id).unwrap_or_else(|| panic!("replica {id} does not run"));
+        running.ended().await
+    }
+
     /// Starts a replica again on the data that it had.
     ///
     /// # Panics
@@ -224,6 +233,16 @@ impl Cluster {
     /// Nothing from the one replica reaches the other any more, until [`Cluster::heal`]; the other way it does.
     pub fn cut(&self, from: u32, to: u32) {
         self.network.cut(from, to);
+    }
+
+    /// Refusals that lie, between replicas of the one group and of the other, both ways, until [`Cluster::heal`]: dials are
+    /// refused as if the other process were gone, and sessions break, as behind a firewall's REJECT rule. Clients reach all of
+    /// them still.
+    pub fn forge_refusals(&self, one: &[u32], other: &[u32]) {
+        for (a, b) in one.iter().flat_map(|a| other.iter().map(move |b| (*a, *b))) {
+            self.network.forge_refusals(a, b);
+            self.network.forge_refusals(b, a);
+        }
     }
 
     /// All replicas reach each other again.
