@@ -188,13 +188,24 @@ impl Cluster {
         running.stop().await == Ended::Left
     }
 
-    /// Waits until a replica ends by itself, and returns how.
+    /// Waits until any replica ends by itself, and returns which, and how.
     ///
     /// # Panics
-    /// If it does not run.
-    pub async fn ended(&mut self, id: u32) -> Ended {
-        let running = self.running.remove(&id).unwrap_or_else(|| panic!("replica {id} does not run"));
-        running.ended().await
+    /// If none does within [`WAIT`].
+    pub async fn one_ends(&mut self) -> (u32, Ended) {
+        let end = |(id, running): (&u32, &Running)| {
+            let (id, mut status) = (*id, running.handle.status());
+            Box::pin(async move {
+                // Its driver goes, and with it whoever says how it is.
+                while status.changed().await.is_ok() {}
+                id
+            })
+        };
+        let ends: Vec<_> = self.running.iter().map(end).collect();
+        let first = tokio::time::timeout(WAIT, futures_util::future::select_all(ends)).await;
+        let (id, ..) = first.unwrap_or_else(|_| panic!("after {WAIT:?} no replica has ended: {self:?}"));
+        let running = self.running.remove(&id).expect("it ran");
+        (id, running.ended().await)
     }
 
     /// Starts a replica again on the data that it had.
