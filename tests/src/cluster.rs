@@ -188,6 +188,26 @@ impl Cluster {
         running.stop().await == Ended::Left
     }
 
+    /// Waits until any replica ends by itself, and returns which, and how.
+    ///
+    /// # Panics
+    /// If none does within [`WAIT`].
+    pub async fn one_ends(&mut self) -> (u32, Ended) {
+        let end = |(id, running): (&u32, &Running)| {
+            let (id, mut status) = (*id, running.handle.status());
+            Box::pin(async move {
+                // Its driver goes, and with it whoever says how it is.
+                while status.changed().await.is_ok() {}
+                id
+            })
+        };
+        let ends: Vec<_> = self.running.iter().map(end).collect();
+        let first = tokio::time::timeout(WAIT, futures_util::future::select_all(ends)).await;
+        let (id, ..) = first.unwrap_or_else(|_| panic!("after {WAIT:?} no replica has ended: {self:?}"));
+        let running = self.running.remove(&id).expect("it ran");
+        (id, running.ended().await)
+    }
+
     /// Starts a replica again on the data that it had.
     ///
     /// # Panics
@@ -224,6 +244,16 @@ impl Cluster {
     /// Nothing from the one replica reaches the other any more, until [`Cluster::heal`]; the other way it does.
     pub fn cut(&self, from: u32, to: u32) {
         self.network.cut(from, to);
+    }
+
+    /// Refusals that lie, between replicas of the one group and of the other, both ways, until [`Cluster::heal`]: dials are
+    /// refused as if the other process were gone, and sessions break, as behind a firewall's REJECT rule. Clients reach all of
+    /// them still.
+    pub fn forge_refusals(&self, one: &[u32], other: &[u32]) {
+        for (a, b) in one.iter().flat_map(|a| other.iter().map(move |b| (*a, *b))) {
+            self.network.forge_refusals(a, b);
+            self.network.forge_refusals(b, a);
+        }
     }
 
     /// All replicas reach each other again.

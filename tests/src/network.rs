@@ -1,4 +1,4 @@
-//! Links between replicas that can fall silent, one direction at a time.
+//! Links between replicas that can fall silent, one direction at a time, or lie: refuse as if nobody listened.
 
 use chat_replica::transport::{Connector, Dialled, Io};
 use futures_util::future::BoxFuture;
@@ -15,6 +15,8 @@ use tokio::net::TcpStream;
 struct State {
     /// (from, to): nothing gets through, and nobody is told.
     cuts: BTreeSet<(u32, u32)>,
+    /// (from, to): dials are refused, though the other end lives, and connections break.
+    forged: BTreeSet<(u32, u32)>,
     waiting: Vec<Waker>,
 }
 
@@ -38,10 +40,24 @@ impl Network {
         self.state().cuts.insert((from, to));
     }
 
+    pub fn forge_refusals(&self, from: u32, to: u32) {
+        let mut state = self.state();
+        state.forged.insert((from, to));
+        state.waiting.drain(..).for_each(Waker::wake);
+    }
+
     pub fn heal(&self) {
         let mut state = self.state();
         state.cuts.clear();
+        state.forged.clear();
         state.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// Whether refusals are forged where `from` dials `to`. Wakes the task when that changes.
+    fn poll_forged(&self, from: u32, to: u32, context: &Context<'_>) -> bool {
+        let mut state = self.state();
+        state.watch(context);
+        state.forged.contains(&(from, to))
     }
 
     /// Ready unless the direction is cut.
@@ -50,8 +66,16 @@ impl Network {
         if !state.cuts.contains(&(from, to)) {
             return Poll::Ready(());
         }
-        state.waiting.push(context.waker().clone());
+        state.watch(context);
         Poll::Pending
+    }
+}
+
+impl State {
+    fn watch(&mut self, context: &Context<'_>) {
+        if !self.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+            self.waiting.push(context.waker().clone());
+        }
     }
 }
 
@@ -70,6 +94,9 @@ impl Connector for Dialler {
             // A handshake needs both directions.
             std::future::poll_fn(|context| network.poll_open(from, peer, context)).await;
             std::future::poll_fn(|context| network.poll_open(peer, from, context)).await;
+            if std::future::poll_fn(|context| Poll::Ready(network.poll_forged(from, peer, context))).await {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
             let stream = TcpStream::connect(to).await?;
             stream.set_nodelay(true)?;
             let (local, other) = (stream.local_addr()?, stream.peer_addr()?);
@@ -87,9 +114,13 @@ struct Link {
     stream: TcpStream,
 }
 
+/// Goes on only where the link carries this direction.
 macro_rules! open {
-    ($poll:expr) => {
-        if $poll.is_pending() {
+    ($link:expr, $from:expr, $to:expr, $context:expr) => {
+        if $link.network.poll_forged($link.from, $link.to, $context) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        if $link.network.poll_open($from, $to, $context).is_pending() {
             return Poll::Pending;
         }
     };
@@ -97,14 +128,14 @@ macro_rules! open {
 
 impl AsyncRead for Link {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        open!(self.network.poll_open(self.to, self.from, context));
+        open!(self, self.to, self.from, context);
         Pin::new(&mut self.stream).poll_read(context, buf)
     }
 }
 
 impl AsyncWrite for Link {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        open!(self.network.poll_open(self.from, self.to, context));
+        open!(self, self.from, self.to, context);
         Pin::new(&mut self.stream).poll_write(context, buf)
     }
 

@@ -53,6 +53,10 @@ impl Running {
         self.join().await
     }
 
+    pub async fn ended(mut self) -> Ended {
+        self.join().await
+    }
+
     pub async fn pause(&mut self) {
         let (resume, until) = std::sync::mpsc::channel();
         let (held, holding) = oneshot::channel();

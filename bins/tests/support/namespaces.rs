@@ -74,6 +74,63 @@ impl Namespaces {
     }
 }
 
+/// Packet filters, by `nft`. They filter what comes in, so each end of a link has its own.
+impl Namespaces {
+    /// Or why there are none.
+    pub fn rules_usable(&self) -> Result<(), String> {
+        self.filter(1, &[]).map(|()| self.no_rules())
+    }
+
+    /// Every packet between the two is answered by a reset, in the name of the other: connections break, dials are refused.
+    pub fn reject(&self, a: u32, b: u32) {
+        self.rule(a, b, "reject with tcp reset");
+        self.rule(b, a, "reject with tcp reset");
+    }
+
+    /// Nothing that `from` says reaches `to`, and nobody is told.
+    pub fn drop_from(&self, from: u32, to: u32) {
+        self.rule(to, from, "drop");
+    }
+
+    /// No rules any more.
+    pub fn no_rules(&self) {
+        for number in 1..=3 {
+            // There may have been none.
+            let _ = self.nft(number, &["delete", "table", "inet", "chat"]);
+        }
+    }
+
+    fn rule(&self, at: u32, from: u32, verdict: &str) {
+        let from = ip_of(from).to_string();
+        let words: Vec<&str> =
+            ["ip", "saddr", &from, "ip", "protocol", "tcp"].into_iter().chain(verdict.split(' ')).collect();
+        self.filter(at, &words).expect("a rule is made");
+    }
+
+    fn filter(&self, at: u32, rule: &[&str]) -> Result<(), String> {
+        self.nft(at, &["add", "table", "inet", "chat"])?;
+        let hook = "{ type filter hook input priority 0; }";
+        self.nft(at, &["add", "chain", "inet", "chat", "input", hook])?;
+        if rule.is_empty() { Ok(()) } else { self.nft(at, &[&["add", "rule", "inet", "chat", "input"], rule].concat()) }
+    }
+
+    fn nft(&self, at: u32, arguments: &[&str]) -> Result<(), String> {
+        let name = self.name(at);
+        ip(&[&["netns", "exec", &name, "nft"], arguments].concat())
+    }
+
+    /// What the replica sends passes through this queueing discipline of `tc`.
+    pub fn shape(&self, number: u32, discipline: &[&str]) -> Result<(), String> {
+        let name = self.name(number);
+        ip(&[&["netns", "exec", &name, "tc", "qdisc", "add", "dev", "eth0", "root"], discipline].concat())
+    }
+
+    pub fn unshape(&self, number: u32) {
+        let name = self.name(number);
+        ip(&["netns", "exec", &name, "tc", "qdisc", "delete", "dev", "eth0", "root"]).expect("it was shaped");
+    }
+}
+
 impl Drop for Namespaces {
     fn drop(&mut self) {
         for name in existing().iter().filter(|name| name.starts_with(&self.prefix)) {

@@ -21,6 +21,9 @@ use tonic::{Request, Status};
 
 /// After so long without a message comes an empty response. Clients are promised one every 2 s.
 const HEARTBEAT: Duration = Duration::from_millis(1500);
+/// A heartbeat says that this replica still leads. A primary that cannot make sure of it in so long ends its streams, so that who
+/// listens finds the one that leads by now.
+const CONFIRMING: Duration = Duration::from_millis(400);
 
 pub(super) async fn open(
     context: Arc<RpcContext>,
@@ -96,9 +99,20 @@ impl Inbox {
                 () = self.term.over() => {}
                 () = self.context.shutdown() => return Err(self.context.declined(Declined::Stopped)),
                 () = self.subscription.told() => {}
-                () = tokio::time::sleep_until(self.beat) => return Ok(self.respond([].into_iter())),
+                () = tokio::time::sleep_until(self.beat) => {
+                    self.still_leads().await?;
+                    return Ok(self.respond([].into_iter()));
+                }
             }
         }
+    }
+
+    /// By its leases, or by one round (rule 11).
+    async fn still_leads(&self) -> Result<(), Fault> {
+        let permit = self.context.within(CONFIRMING, self.context.handle.read_permit()).await;
+        let permitted =
+            permit.unwrap_or(Err(Declined::NotServing)).is_ok_and(|permit| permit.epoch == self.term.epoch());
+        if permitted { Ok(()) } else { Err(self.context.declined(Declined::NotServing)) }
     }
 
     /// What the database holds after the position: on the leader, so everything that was told so far is in it.
