@@ -150,13 +150,13 @@ impl Replica {
     }
 
     /// A fencing command switches off whom we suspect. So only one whose crash would be of use to us (rule 9: a restarted process
-    /// stands on no proof), and of whom we hear nothing: in a handing over the primary goes, and lives.
+    /// stands on no proof), and who has been silent for a while: a connection that broke, or a primary that hands over, is no reason to switch off a machine.
     fn suspect_leader(&mut self) {
         let Some(at) = self.log.newest_view() else { return };
         let Some(suspect) = at.view.member(at.view.primary).copied().filter(|suspect| *suspect != self.me) else {
             return;
         };
-        let silent = self.silent_for(suspect.id) > self.config.suspect_after || !self.in_contact(&suspect);
+        let silent = self.silent_for(suspect.id) > self.config.suspect_after;
         if silent && self.is_live() && self.suspected != Some(suspect) {
             self.suspected = Some(suspect);
             self.out.events.push(super::effects::Event::Suspected(suspect));

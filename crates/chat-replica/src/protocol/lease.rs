@@ -128,16 +128,17 @@ impl Replica {
         let rules = self.config.rules;
         let waiting: Vec<(Member, Time)> = self.peers.values().filter_map(|peer| peer.refused_enough(rules)).collect();
         for (member, at) in waiting {
-            let denied = self.peers.iter().filter(|(id, _)| **id != member.id).any(|(id, peer)| {
-                let reached = peer.reachable().is_some() && self.silent_for(*id) <= self.config.suspect_after;
-                let cleared =
-                    peer.report.as_ref().is_some_and(|(sent, contacts)| *sent >= at && !contacts.contains(&member));
-                reached && !cleared
-            });
-            if denied && self.holds(Rule::NobodyInContact) {
-                self.ping_soon = true;
-            } else {
+            let reached = |id: &ReplicaId, peer: &Peer| {
+                peer.reachable().is_some() && self.silent_for(*id) <= self.config.suspect_after
+            };
+            let mut others = self.peers.iter().filter(|(id, peer)| **id != member.id && reached(id, peer));
+            let clears = |(sent, contacts): &(Time, Vec<Member>)| *sent >= at && !contacts.contains(&member);
+            let cleared = others.map(|(_, peer)| &peer.report).all(|report| report.as_ref().is_some_and(clears));
+            if cleared || !self.holds(Rule::NobodyInContact) {
                 self.proven(member, "its address refuses connections and nobody is in contact with it");
+            } else if self.now.since(at) < self.config.ping_interval {
+                // Others notice a crash a moment later than we do. Whoever is in contact for longer is asked with the regular pings.
+                self.ping_soon = true;
             }
         }
     }
