@@ -146,7 +146,8 @@ static int synced(int fd, int (*real)(int)) {
     if (!mine || !is_watched(fd, &at))
         return real(fd);
     pthread_mutex_lock(&lock);
-    int now = ++mine[COUNT] == mine[AT];
+    /* At that sync; or at the next, if it was just over when the test said so. */
+    int now = ++mine[COUNT] >= mine[AT] && mine[AT];
     if (now && mine[WHEN] == BEFORE)
         cut();
     if (lies)
