@@ -137,7 +137,6 @@ async fn reached_with_power(rack: &mut Rack, talk: &mut Talk, count: usize) -> R
 
 /// After a cut: the replica comes up, answers what was under way, goes on, and holds everything.
 async fn goes_on(rack: &mut Rack, mut talk: Talk) -> Result<Told, String> {
-    talk.told();
     let before = talk.count();
     rack.boot(0, 0);
     talk.reach(before + 1).await?;

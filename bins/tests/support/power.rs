@@ -55,7 +55,10 @@ impl Supply {
         let (library, path) = (folder.join("powercut.so"), folder.join("control"));
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/powercut.c");
         let mut cc = Command::new("cc");
-        cc.args(["-std=c11", "-O2", "-Wall", "-shared", "-fPIC", "-pthread", "-o"]).arg(&library).arg(source).arg("-ldl");
+        cc.args(["-std=c11", "-O2", "-Wall", "-shared", "-fPIC", "-pthread", "-o"])
+            .arg(&library)
+            .arg(source)
+            .arg("-ldl");
         let output = cc.output().map_err(|error| format!("there is no C compiler: {error}"))?;
         if !output.status.success() {
             return Err(format!("cc cannot make it: {}", String::from_utf8_lossy(&output.stderr)));

@@ -42,11 +42,6 @@ impl Talk {
         Talk { told, count, stop, task }
     }
 
-    /// What was acknowledged until now.
-    pub fn told(&self) -> Told {
-        open(&self.told).clone()
-    }
-
     pub fn count(&self) -> usize {
         *self.count.borrow()
     }
@@ -146,7 +141,9 @@ impl Told {
                 if sent.seq != number as u64 || (message.id, message.seq, message.text.clone()) != expected {
                     let begin: String = message.text.chars().take(20).collect();
                     let (place, id) = (message.seq, message.id);
-                    return Err(format!("in place of message {number}, acknowledged as {sent:?}: {begin:?}, {place}, {id}"));
+                    return Err(format!(
+                        "in place of message {number}, acknowledged as {sent:?}: {begin:?}, {place}, {id}"
+                    ));
                 }
             }
             for (message, number) in found.iter().zip(1..).skip(self.sent.len()) {
