@@ -20,7 +20,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use std::path::{Path, PathBuf};
 use talk::{Talk, Told};
 
-/// Every way in which the power goes at a sync. The fourth has a kernel that writes by itself what it likes.
+/// Every way in which the power goes at a sync.
 const WAYS: [(When, Model); 5] = [
     (When::Before, Model::Strict),
     (When::After, Model::Strict),
