@@ -97,9 +97,12 @@ impl DataDirectory {
     /// As [`DataDirectory::inspect`], and if another process has it.
     pub fn take(path: &Path, wanted: ReplicaId) -> Result<DataDirectory, DirectoryError> {
         let unusable = |source| DirectoryError::Unusable { path: path.to_path_buf(), source };
-        DataDirectory::inspect(path, wanted)?;
+        let is_known = DataDirectory::inspect(path, wanted)?.is_some();
         // What people write to each other is nobody else's business on this machine.
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+        if !is_known {
+            sync_names_above(path).map_err(unusable)?;
+        }
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"));
         let lock = lock.map_err(unusable)?;
         match lock.try_lock() {
@@ -133,6 +136,20 @@ impl DataDirectory {
         std::fs::rename(&new, &file)?;
         File::open(&self.path)?.sync_all()
     }
+}
+
+/// Makes the names durable that lead to this directory: a power cut would take all that is in it with a name that its parent
+/// was not synced with. Those who made them may have been killed before they could; the file `identity` comes after.
+fn sync_names_above(path: &Path) -> io::Result<()> {
+    for parent in path.canonicalize()?.ancestors().skip(1) {
+        match File::open(parent) {
+            Ok(parent) => parent.sync_all()?,
+            // Somebody else's, who made it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl Identity {
