@@ -59,7 +59,10 @@ fn random_walks_lose_nothing_and_end_well() {
         total.crashes
     );
     // Walks in which nothing happens would prove nothing.
-    assert!(total.acknowledged_sends > 10 * WALKS && total.crashes > WALKS && total.reads_answered > WALKS, "{total:?}");
+    assert!(
+        total.acknowledged_sends > 10 * WALKS && total.crashes > WALKS && total.reads_answered > WALKS,
+        "{total:?}"
+    );
     assert!(excused * 50 < WALKS, "{excused} of {WALKS} are excused from making progress");
 }
 

@@ -16,13 +16,41 @@ pub(crate) struct Called(pub u64);
 /// What a client asks for.
 #[derive(Clone, Debug)]
 pub(crate) enum Wanted {
-    Register { called: Called, key: RequestKey, name: Username },
-    LogIn { called: Called, key: RequestKey, name: Username, token: TokenHash },
-    Send { key: RequestKey, token: TokenHash, to: Username, text: MessageText },
-    Acknowledge { called: Called, token: TokenHash, delivered: Option<u64>, read: Option<u64> },
+    Register {
+        called: Called,
+        key: RequestKey,
+        name: Username,
+    },
+    LogIn {
+        called: Called,
+        key: RequestKey,
+        name: Username,
+        token: TokenHash,
+    },
+    Send {
+        key: RequestKey,
+        token: TokenHash,
+        to: Username,
+        text: MessageText,
+    },
+    Acknowledge {
+        called: Called,
+        token: TokenHash,
+        delivered: Option<u64>,
+        read: Option<u64>,
+    },
     /// From the leader, or from any replica that has applied so much.
-    Conversation { called: Called, token: TokenHash, with: Username, limit: usize, at_least: Option<u64> },
-    Listen { token: TokenHash, after: Option<u64> },
+    Conversation {
+        called: Called,
+        token: TokenHash,
+        with: Username,
+        limit: usize,
+        at_least: Option<u64>,
+    },
+    Listen {
+        token: TokenHash,
+        after: Option<u64>,
+    },
     /// The client has given the connection up.
     Close,
 }
@@ -37,13 +65,31 @@ pub(crate) enum Reply {
 /// What a replica says.
 #[derive(Clone, Debug)]
 pub(crate) enum Said {
-    Done { called: Called, reply: Result<Reply, Rejection> },
-    Declined { called: Called, why: Declined, leader: Option<ReplicaId> },
-    Sent { key: RequestKey, result: Result<Outcome, Rejection> },
+    Done {
+        called: Called,
+        reply: Result<Reply, Rejection>,
+    },
+    Declined {
+        called: Called,
+        why: Declined,
+        leader: Option<ReplicaId>,
+    },
+    Sent {
+        key: RequestKey,
+        result: Result<Outcome, Rejection>,
+    },
     /// This send was declined, and nothing that follows it is carried out.
-    SendsOver { key: RequestKey, why: Declined },
+    SendsOver {
+        key: RequestKey,
+        why: Declined,
+        leader: Option<ReplicaId>,
+    },
     /// What follows `from` in the mailbox; nothing: the stream lives. Left the replica then.
-    Messages { from: u64, messages: Vec<Arc<Message>>, left: u64 },
+    Messages {
+        from: u64,
+        messages: Vec<Arc<Message>>,
+        left: u64,
+    },
     /// The stream ends; with a reason where another replica would say the same.
     StreamOver(Option<Rejection>),
     /// Refused, or reset.
@@ -148,7 +194,8 @@ impl World {
     /// A process is gone: its kernel resets its clients' connections.
     pub(crate) fn reset_connections(&mut self, run: u64) {
         let of_run = self.connections.iter().filter(|(_, on)| on.run == Some(run));
-        let (open, closed): (Vec<_>, Vec<_>) = of_run.map(|(number, on)| (*number, on.open)).partition(|(_, open)| *open);
+        let (open, closed): (Vec<_>, Vec<_>) =
+            of_run.map(|(number, on)| (*number, on.open)).partition(|(_, open)| *open);
         closed.into_iter().for_each(|(number, _)| drop(self.connections.remove(&number)));
         open.into_iter().for_each(|(number, _)| self.say(number, Said::Reset));
     }

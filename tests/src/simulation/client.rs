@@ -1,10 +1,10 @@
 //! A simulated person and their program, which does as `chat-client` does: every change has a key and keeps it through all its
 //! repetitions, sends go out in order, and the inbox goes on where it was.
 
+use super::MS;
 use super::calls::{Called, Reply, Said, Wanted};
 use super::violation::Broken;
 use super::world::{Happening, World, host_of};
-use super::MS;
 use chat_check::{Answer, CallId, ClientId, Outcome, Reason, Request, StreamId};
 use chat_core::{Message, MessageText, Rejection, RequestKey, TokenHash, Username};
 use chat_replica::handle::Declined;
@@ -180,14 +180,15 @@ impl World {
         }
     }
 
-    /// Everything that waits goes out, in order.
+    /// Everything that waits goes out, in order; only the first where nobody has answered yet.
     fn flush(&mut self, client: usize) {
         let now = self.now;
         if self.clients[client].outbox.iter().all(|outgoing| outgoing.sent.is_some()) {
             return;
         }
         let connection = self.connected(client);
-        for place in 0..self.clients[client].outbox.len() {
+        let most = if self.clients[client].failures > 0 { 1 } else { WINDOW };
+        for place in 0..self.clients[client].outbox.len().min(most) {
             let it = &mut self.clients[client];
             let Some(Outgoing { key, to, text, sent: None }) = it.outbox.get(place) else { continue };
             let (key, token, to, text) = (*key, it.token, to.clone(), text.clone());
@@ -224,7 +225,8 @@ impl World {
         self.calls += 1;
         let called = Called(self.calls);
         let with = name(self.random.below(self.clients.len() as u64) as usize);
-        let (acknowledge, anywhere, limit) = (self.random.chance(500), self.random.chance(300), self.random.pick(&[1, 5, 20]));
+        let (acknowledge, anywhere, limit) =
+            (self.random.chance(500), self.random.chance(300), self.random.pick(&[1, 5, 20]));
         let it = &self.clients[client];
         let (token, own, position) = (it.token, it.name.clone(), it.position.unwrap_or(0));
         let (wanted, request) = match it.stage {
@@ -261,11 +263,11 @@ impl World {
         match said {
             Said::StreamOver(Some(Rejection::SessionInvalid)) => self.log_in_again(client),
             Said::Reset | Said::StreamOver(_) => self.hang_up_on(client, None),
-            Said::SendsOver { key, why } => {
+            Said::SendsOver { key, why, leader } => {
                 let declined = self.clients[client].outbox.iter_mut().find(|outgoing| outgoing.key == key);
                 let call = declined.and_then(|outgoing| outgoing.sent.take()).map(|(call, _)| call);
                 self.declined(call, why);
-                self.hang_up_on(client, None);
+                self.hang_up_on(client, leader.map(host_of));
             }
             Said::Declined { called, why, leader } => {
                 if let Some(call) = self.clients[client].call.take_if(|call| call.called == called) {

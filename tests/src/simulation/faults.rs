@@ -1,9 +1,9 @@
 //! What can go wrong, one function each.
 
+use super::MS;
 use super::disk::{Disk, DiskFault};
 use super::process::Busy;
 use super::world::{Happening, Snapshot, World, host_of};
-use super::MS;
 use chat_replica::protocol::*;
 
 impl World {

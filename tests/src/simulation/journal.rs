@@ -27,7 +27,12 @@ pub(crate) enum Effect {
     Send(Envelope),
     Event(Event),
     /// A committed entry was carried out, within the transaction: its answers leave.
-    Applied { index: u64, epoch: Epoch, results: Vec<Applied>, copies: usize },
+    Applied {
+        index: u64,
+        epoch: Epoch,
+        results: Vec<Applied>,
+        copies: usize,
+    },
     /// The transaction ends. Whatever is sent after this rests on it.
     Commit(Landing),
     /// The disk failed: the process ends here (rule 15).

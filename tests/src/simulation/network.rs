@@ -90,7 +90,8 @@ impl World {
         let copies = 1 + u64::from(self.random.chance(self.settings.duplicate_permille));
         for _ in 0..copies {
             let reorder = self.random.chance(self.settings.reorder_permille);
-            let delay = self.delay() + self.network.slow[host][to] + if reorder { self.random.below(50 * MS) } else { 0 };
+            let delay =
+                self.delay() + self.network.slow[host][to] + if reorder { self.random.below(50 * MS) } else { 0 };
             let now = self.now;
             let Some(session) = self.network.sessions.get_mut(&number) else { return };
             if self.network.cut[host][to] {
@@ -320,6 +321,13 @@ impl World {
                 self.tell_end(number, false);
             }
         }
+    }
+
+    /// Whether messages can go both ways between the processes of two hosts.
+    pub fn are_connected(&self, a: usize, b: usize) -> bool {
+        let way =
+            |from: usize, to: usize| self.process(from).is_some_and(|process| process.dials[to].session.is_some());
+        way(a, b) && way(b, a)
     }
 
     /// Dials that were due while the process was paused.

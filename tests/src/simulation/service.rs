@@ -2,7 +2,9 @@
 
 use super::calls::{Called, Reply, Said, Wanted};
 use super::world::{Happening, World};
-use chat_core::{AccountId, Command, DisplayName, MemoryStore, Message, PasswordHash, Read as _, Rejection, RequestKey};
+use chat_core::{
+    AccountId, Command, DisplayName, MemoryStore, Message, PasswordHash, Read as _, Rejection, RequestKey,
+};
 use chat_core::{Timestamp, TokenHash};
 use chat_replica::desk::{Desk, Request};
 use chat_replica::handle::{Declined, Done, Gate, ReadPermit, Row};
@@ -35,15 +37,40 @@ pub(crate) type Told = Vec<(Ask, Result<Done, Declined>)>;
 /// What a read looks for.
 #[derive(Clone, Debug)]
 pub(crate) enum Look {
-    Account { called: Called, key: RequestKey, name: chat_core::Username, token: TokenHash },
-    Marks { called: Called, token: TokenHash, delivered: Option<u64>, read: Option<u64> },
-    Conversation { called: Called, token: TokenHash, with: chat_core::Username, limit: usize },
+    Account {
+        called: Called,
+        key: RequestKey,
+        name: chat_core::Username,
+        token: TokenHash,
+    },
+    Marks {
+        called: Called,
+        token: TokenHash,
+        delivered: Option<u64>,
+        read: Option<u64>,
+    },
+    Conversation {
+        called: Called,
+        token: TokenHash,
+        with: chat_core::Username,
+        limit: usize,
+    },
     /// A stream begins: whose mailbox is it?
-    Owner { token: TokenHash, after: Option<u64> },
+    Owner {
+        token: TokenHash,
+        after: Option<u64>,
+    },
     /// It listens: how far is the mailbox?
-    Begin { token: TokenHash, account: AccountId, after: Option<u64> },
+    Begin {
+        token: TokenHash,
+        account: AccountId,
+        after: Option<u64>,
+    },
     /// It is behind.
-    Mailbox { account: AccountId, after: u64 },
+    Mailbox {
+        account: AccountId,
+        after: u64,
+    },
 }
 
 /// A read that waits for leave, or for its turn.
@@ -214,17 +241,18 @@ impl World {
             return;
         }
         let Some(row) = on.row.clone().or_else(|| serving.map(Row::new)) else {
-            return self.end_sends(connection, key, Declined::NotServing);
+            return self.end_sends(host, connection, key, Declined::NotServing);
         };
         on.row = Some(row.clone());
         self.line_up(host, command, Some(row), Ask::Send { connection, key });
     }
 
     /// The stream ends with the first send that is declined; what is behind it gets no answer.
-    fn end_sends(&mut self, connection: u64, key: RequestKey, why: Declined) {
+    fn end_sends(&mut self, host: usize, connection: u64, key: RequestKey, why: Declined) {
+        let leader = self.process(host).and_then(|process| process.replica().status().leader);
         let Some(on) = self.connections.get_mut(&connection) else { return };
         if !std::mem::replace(&mut on.sends_over, true) {
-            self.say(connection, Said::SendsOver { key, why });
+            self.say(connection, Said::SendsOver { key, why, leader });
         }
     }
 
@@ -237,7 +265,7 @@ impl World {
                     self.say(connection, Said::Done { called, reply: done.result.map(Reply::Outcome) });
                 }
                 (Ask::Call { connection, called }, Err(why)) => self.decline(host, connection, Some(called), why),
-                (Ask::Send { connection, key }, Err(why)) => self.end_sends(connection, key, why),
+                (Ask::Send { connection, key }, Err(why)) => self.end_sends(host, connection, key, why),
                 (Ask::Send { connection, key }, Ok(done)) => {
                     if let Ok(chat_core::Outcome::Sent { id, seq, .. }) = &done.result {
                         let verdict = self.truth.sent(key, id.0, *seq);

@@ -83,7 +83,10 @@ impl Truth {
             };
         }
         if at != self.results.len() {
-            return Err((Broken::OneState, format!("{by} applies {index} before anybody has {}", self.results.len() + 1)));
+            return Err((
+                Broken::OneState,
+                format!("{by} applies {index} before anybody has {}", self.results.len() + 1),
+            ));
         }
         for event in results.iter().flat_map(|applied| &applied.events) {
             if let Event::Delivered { recipient, message } = event {

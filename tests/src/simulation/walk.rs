@@ -96,7 +96,7 @@ impl Plan {
             min_copies: random.pick(&[1, 1, 1, 1, 2]),
             apply_bytes: random.pick(&[1 << 20, 1 << 20, 600, 1]),
             clients: random.pick(&[1, 2, 2, 3, 4]),
-            client_pause: random.pick(&[30, 100, 300]) * MS,
+            client_pause: random.pick(&[40, 150, 500]) * MS,
             trace: false,
             strict: false,
             ..Settings::calm(n, seed)

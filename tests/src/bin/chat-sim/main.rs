@@ -15,7 +15,10 @@ use std::process::ExitCode;
 /// links are cut; then faults stop, and everything must be well within ten simulated seconds. One number, the seed, decides
 /// everything: a seed that breaks a promise does so each time.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Exits with 0 if no promise was broken, with 1 if one was, and with 2 if it was called wrongly.")]
+#[command(
+    version,
+    after_help = "Exits with 0 if no promise was broken, with 1 if one was, and with 2 if it was called wrongly."
+)]
 struct Flags {
     #[command(subcommand)]
     command: Command,

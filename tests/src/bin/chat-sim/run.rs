@@ -59,8 +59,7 @@ pub(crate) fn run(flags: &Flags) -> ExitCode {
         let workers: Vec<_> = (0..cores).map(|_| scope.spawn(|| work(&shared, flags.twice))).collect();
         watch(&shared, deadline, began, || workers.iter().all(|worker| worker.is_finished()));
     });
-    let Found { runs, excused, total, violation } =
-        shared.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Found { runs, excused, total, violation } = shared.found.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(violation) = &violation {
         fail(violation, flags.json);
     }
@@ -139,9 +138,14 @@ fn watch(shared: &Shared, deadline: Option<Instant>, began: Instant, done: impl 
             shown = Instant::now();
             let found = shared.found.lock().unwrap_or_else(PoisonError::into_inner);
             let (runs, seconds) = (found.runs, began.elapsed().as_secs_f64());
-            let line = format!("{runs} runs, {:.0}/s, {} sends acknowledged", runs as f64 / seconds, found.total.acknowledged_sends);
+            let line = format!(
+                "{runs} runs, {:.0}/s, {} sends acknowledged",
+                runs as f64 / seconds,
+                found.total.acknowledged_sends
+            );
             drop(found);
-            let _ = if live { write!(std::io::stderr(), "\r{line}\x1b[K") } else { writeln!(std::io::stderr(), "{line}") };
+            let _ =
+                if live { write!(std::io::stderr(), "\r{line}\x1b[K") } else { writeln!(std::io::stderr(), "{line}") };
         }
     }
     if live {
