@@ -429,11 +429,12 @@ impl World {
             .any(|process| process.replica().log().views_in_force().iter().any(|at| at.view.members.iter().any(wanted)))
     }
 
-    /// Everybody's log and disk hold all that was committed, and everybody knows it committed.
+    /// Everybody's log and disk hold all that was committed, and everybody has carried it out.
     pub fn all_agree(&self) -> bool {
+        let end = self.truth.committed();
         self.hosts.iter().all(|host| {
-            let committed = host.process.as_ref().map(|process| process.replica().committed());
-            self.truth.is_in(&host.disk().log) && committed == Some(self.truth.committed())
-        }) && self.truth.committed() >= self.truth.acknowledged()
+            let applied = host.process.as_ref().map(|process| process.node.disk().state().applied);
+            self.truth.is_in(&host.disk().log) && applied == Some(end)
+        }) && end >= self.truth.acknowledged()
     }
 }
