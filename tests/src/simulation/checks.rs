@@ -69,21 +69,23 @@ impl World {
         }
     }
 
+    fn runs(&self, who: Member) -> bool {
+        self.process(host_of(who.id)).is_some_and(|process| process.member == who)
+    }
+
     /// Something happened, says the node.
     pub(crate) fn happened(&mut self, host: usize, event: Event) {
         let Some(process) = &mut self.hosts[host].process else { return };
         let member = process.member;
         self.note(|| format!("{member} says {event:?}"));
-        let Some(process) = &mut self.hosts[host].process else { return };
         match event {
             Event::Fatal(why) => self.violate(Broken::Fatal, member, why),
-            Event::ProofContradicted(who) => {
-                // The greeting of a run that ended meanwhile may come late.
-                if self.process(host_of(who.id)).is_some_and(|process| process.member == who) {
-                    self.violate(Broken::TrueProof, member, format!("{who} was taken for crashed, and speaks"));
-                }
+            // The greeting of a run that ended meanwhile may come late.
+            Event::ProofContradicted(who) if self.runs(who) => {
+                self.violate(Broken::TrueProof, member, format!("{who} was taken for crashed, and speaks"));
             }
             Event::RolledBack { by, known } => {
+                let Some(process) = &mut self.hosts[host].process else { return };
                 // Several peers can say so in one turn.
                 let said = process.ending.replace(Ending::RolledBack) == Some(Ending::RolledBack);
                 let starts = process.node.disk().starts;
@@ -98,11 +100,16 @@ impl World {
             }
             Event::SteppedDown(_) => {
                 self.serving_since[host] = None;
+                let Some(process) = &mut self.hosts[host].process else { return };
                 let mut told = Vec::new();
                 process.service.stepped_down(&mut told);
                 self.answer(host, told);
             }
-            Event::Left => process.ending = Some(Ending::Left),
+            Event::Left => {
+                if let Some(process) = &mut self.hosts[host].process {
+                    process.ending = Some(Ending::Left);
+                }
+            }
             _ => {}
         }
     }
