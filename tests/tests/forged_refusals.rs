@@ -70,7 +70,7 @@ async fn refusals_between_two_are_denied_by_the_third() {
         .filter(|(_, s)| s.view.as_ref().is_some_and(|view| view.members.len() == 1))
         .map(|(id, _)| *id)
         .collect();
-    assert_eq!(alone, [], "nobody goes on alone: {states:#?}");
+    assert_eq!(alone, [0_u32; 0], "nobody goes on alone: {states:#?}");
     let names_third = |status: &chat_testkit::Status| {
         status.view.as_ref().is_some_and(|view| view.member(chat_replica::protocol::ReplicaId(third)).is_some())
     };

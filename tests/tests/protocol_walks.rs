@@ -1,49 +1,78 @@
-//! Random walks of the replication protocol through crashes, cuts, pauses, slow disks and slow networks.
+//! Random walks of replicas and their clients through crashes, cuts, pauses, full and failing disks and slow networks.
 //!
-//! `WALKS=100000 SEED=1 cargo test --release -p chat-testkit --test protocol_walks` for a long run; a failure prints its
-//! seed and the end of its trace, and `SEED=that WALKS=1` shows it again.
+//! `chat-sim` runs more of them; a failure here prints its seed, the end of its trace, and how to run it again.
 
 use chat_testkit::simulation::SECOND;
-use chat_testkit::simulation::walk::{Outcome, walk};
+use chat_testkit::simulation::walk::{Outcome, Plan, walk};
 
-fn from_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|value| value.parse().ok())
+/// The first seed of the range that is run each time, and how many.
+const FIRST: u64 = 1_000_000;
+const WALKS: u64 = 250;
+
+/// Walks once, and says how to see a failure again.
+fn run(seed: u64, why: &str) -> Outcome {
+    walk(seed, false, &mut |_| {}).unwrap_or_else(|violation| {
+        let mut plan = Plan::of(seed);
+        plan.settings.trace = true;
+        println!("seed {seed} {why}\n{plan:#?}");
+        let again = plan.walk(&mut |world| println!("{}\n\n{}", world.tail(150), world.describe()));
+        println!("again: cargo run --release -p chat-testkit --bin chat-sim -- replay {seed}");
+        println!("keep it, in tests/seeds.txt: {seed}  # {:?}", violation.broken);
+        assert_eq!(again.as_ref().err(), Some(&violation), "with a trace it is the same");
+        panic!("{violation}");
+    })
+}
+
+/// `SEED  # what it found`, without lines that are only comments.
+fn kept_seeds() -> Vec<(u64, &'static str)> {
+    let lines = include_str!("../seeds.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let parsed = lines.map(|line| {
+        let (seed, found) = line.split_once('#').unwrap_or_else(|| panic!("{line:?} does not say what it found"));
+        (seed.trim().parse().unwrap_or_else(|error| panic!("{line:?}: {error}")), found.trim())
+    });
+    parsed.collect()
+}
+
+#[test]
+fn seeds_that_once_failed_do_not_fail_again() {
+    let seeds = kept_seeds();
+    assert!(!seeds.is_empty(), "tests/seeds.txt is there to be run");
+    for (seed, found) in seeds {
+        run(seed, found);
+    }
 }
 
 #[test]
 fn random_walks_lose_nothing_and_end_well() {
-    let first = from_environment("SEED").unwrap_or(1);
-    let walks = from_environment("WALKS").unwrap_or(600);
-    let lines = from_environment("LINES").unwrap_or(150) as usize;
-    println!("SEED={first} WALKS={walks}");
-    let keep_going = std::env::var("KEEP_GOING").is_ok();
-    let (mut total, mut excused, mut failed) = (Outcome::default(), 0, 0);
-    std::panic::set_hook(Box::new(|info| println!("{info}")));
-    for seed in first..first + walks {
-        let result = std::panic::catch_unwind(|| walk(seed, false, &mut |_| println!("FAILED: SEED={seed}")));
-        let Ok(outcome) = result else {
-            failed += 1;
-            if keep_going {
-                continue;
-            }
-            // Once more, the same, with a trace.
-            walk(seed, true, &mut |world| println!("{}\n{}", world.tail(lines), world.describe()));
-            panic!("seed {seed} fails only without a trace");
-        };
-        total.simulated += outcome.simulated;
-        total.handled += outcome.handled;
-        total.commits += outcome.commits;
-        total.acknowledgements += outcome.acknowledgements;
-        total.reads += outcome.reads;
+    let (mut total, mut excused) = (Outcome::default(), 0);
+    for seed in FIRST..FIRST + WALKS {
+        let outcome = run(seed, "is new");
         excused += u64::from(outcome.excused);
+        total.add(&outcome);
     }
     println!(
-        "{walks} walks, {failed} failed, {excused} excused: {} simulated s, {} events, {} commits, {} acknowledged, {} reads",
+        "{WALKS} walks, {excused} excused: {} simulated s, {} events, {} commits, {} sends acknowledged, {} crashes",
         total.simulated / SECOND,
         total.handled,
         total.commits,
-        total.acknowledgements,
-        total.reads
+        total.acknowledged_sends,
+        total.crashes
     );
-    assert_eq!(failed, 0, "walks failed");
+    // Walks in which nothing happens would prove nothing.
+    assert!(
+        total.acknowledged_sends > 10 * WALKS && total.crashes > WALKS && total.reads_answered > WALKS,
+        "{total:?}"
+    );
+    assert!(excused * 50 < WALKS, "{excused} of {WALKS} are excused from making progress");
+}
+
+#[test]
+fn the_same_seed_does_the_same() {
+    for seed in FIRST..FIRST + 20 {
+        let (first, again) = (run(seed, "once"), run(seed, "again"));
+        assert_eq!(first, again, "seed {seed}");
+    }
+    let different = (FIRST..FIRST + 20).map(|seed| run(seed, "once more").trace_hash);
+    let different: std::collections::BTreeSet<u64> = different.collect();
+    assert_eq!(different.len(), 20, "different seeds do different things");
 }

@@ -4,14 +4,14 @@
 //! but an event, the next wake-up of the protocol, or the disk.
 
 use crate::clock::Clock;
-use crate::handle::{Control, Declined, Done, Gate, Proposal, Row};
+use crate::desk::Desk;
+use crate::handle::{Control, Declined, Done, Gate, Proposal};
 use crate::node::{Disk as _, Node, Outbox, Turned};
 use crate::protocol::*;
 use crate::storage::{DiskError, SqliteDisk};
 use crate::subscribers::Subscribers;
 use crate::transport::PeerSender;
 use chat_core::Applied;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,8 +20,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 const BATCH: usize = 1024;
 /// Bytes of commands in one log entry, about.
 const BATCH_BYTES: usize = 512 << 10;
-/// Log entries proposed and not yet committed at most: beyond, changes wait in line.
-const UNDER_WAY: u64 = 32;
 /// Events taken from the network in one turn at most.
 const INPUTS: usize = 1024;
 
@@ -39,21 +37,6 @@ pub enum Ended {
 }
 
 type Answer = oneshot::Sender<Result<Done, Declined>>;
-
-/// Answers that wait for a log entry.
-struct Waiting {
-    index: u64,
-    epoch: Epoch,
-    answers: Vec<Answer>,
-}
-
-/// What this replica serves in, and how far the log was committed when that began. Predecessors may have answered all of
-/// it, so nobody reads here before it is applied (rule 11).
-#[derive(Clone, Copy)]
-struct Term {
-    epoch: Epoch,
-    committed: u64,
-}
 
 /// What the driver is connected to.
 pub(crate) struct Wiring {
@@ -75,14 +58,14 @@ pub(crate) struct Wiring {
 pub(crate) struct Driver {
     node: Node<SqliteDisk>,
     wiring: Wiring,
-    waiting: VecDeque<Waiting>,
-    term: Option<Term>,
+    desk: Desk<Answer>,
     ended: Option<Ended>,
 }
 
 impl Driver {
     pub fn new(node: Node<SqliteDisk>, wiring: Wiring) -> Driver {
-        Driver { node, wiring, waiting: VecDeque::new(), term: None, ended: None }
+        let desk = Desk::new(wiring.min_copies);
+        Driver { node, wiring, desk, ended: None }
     }
 
     /// Runs until the end. On a thread of its own: the disk's syncs block it.
@@ -126,7 +109,7 @@ impl Driver {
     /// Waits for something to happen, or for the protocol's next wake-up.
     async fn wait(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {
         let wake = tokio::time::Instant::from_std(self.wiring.clock.instant(self.node.replica().wake_at()));
-        let room = self.has_room();
+        let room = self.desk.has_room(self.node.replica());
         tokio::select! {
             biased;
             Some(input) = self.wiring.network.recv() => inputs.push(input),
@@ -134,12 +117,6 @@ impl Driver {
             Some(proposal) = self.wiring.proposals.recv(), if room => proposals.push(proposal),
             () = tokio::time::sleep_until(wake) => inputs.push(Input::Tick),
         }
-    }
-
-    /// Whether changes are taken from the line: to be proposed, or to be declined at once.
-    fn has_room(&self) -> bool {
-        let replica = self.node.replica();
-        replica.serving().is_none() || replica.entries_under_way() < UNDER_WAY
     }
 
     fn drain(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {
@@ -150,7 +127,7 @@ impl Driver {
             let Ok(input) = self.wiring.network.try_recv() else { break };
             inputs.push(input);
         }
-        if !self.has_room() && proposals.is_empty() {
+        if !self.desk.has_room(self.node.replica()) && proposals.is_empty() {
             return;
         }
         let mut bytes = 0;
@@ -191,63 +168,23 @@ impl Driver {
     }
 
     fn turn(&mut self, mut inputs: Vec<Input>, proposals: Vec<Proposal>) -> Result<Turned, DiskError> {
-        let asked = self.propose(proposals, &mut inputs);
-        let serving = self.node.replica().serving();
+        inputs.extend(self.desk.propose(self.node.replica(), proposals, &mut tell));
         let clock = self.wiring.clock;
-        let mut out = TurnOut { wiring: &self.wiring, waiting: &mut self.waiting, ended: &mut self.ended };
+        let mut out = TurnOut { wiring: &self.wiring, desk: &mut self.desk, ended: &mut self.ended };
         let turned = self.node.turn(clock.now(), inputs, &|| clock.now(), &mut out)?;
-        match (turned.proposed, serving) {
-            (Some(index), Some(epoch)) if !asked.is_empty() => {
-                let answers = asked.into_iter().map(|(_, answer)| answer).collect();
-                self.waiting.push_back(Waiting { index, epoch, answers });
-            }
-            // Something else that came in this turn was first: office was lost, or a handing over began.
-            _ => asked.into_iter().for_each(|(row, answer)| decline_in_row(row, answer, Declined::NotServing)),
-        }
+        self.desk.turned(&turned, &mut tell);
         self.publish();
         Ok(turned)
-    }
-
-    /// Makes one batch of what is in line, or declines it.
-    fn propose(&mut self, proposals: Vec<Proposal>, inputs: &mut Vec<Input>) -> Vec<(Option<Row>, Answer)> {
-        if proposals.is_empty() {
-            return Vec::new();
-        }
-        let why = self.node.replica().accepts().err().map(|why| match why {
-            NotAccepting::NotServing => Declined::NotServing,
-            NotAccepting::HandingOver => Declined::HandingOver,
-            NotAccepting::TooFewCopies(copies) => Declined::TooFewCopies(copies),
-        });
-        let serving = self.node.replica().serving();
-        let (mut commands, mut asked) = (Vec::new(), Vec::new());
-        for Proposal { command, row, answer } in proposals {
-            match why.or_else(|| row.as_ref().and_then(|row| out_of_row(row, serving))) {
-                None => {
-                    commands.push(command);
-                    asked.push((row, answer));
-                }
-                Some(why) => decline_in_row(row, answer, why),
-            }
-        }
-        if !commands.is_empty() {
-            inputs.push(Input::Propose(chat_core::codec::encode(&commands).into()));
-        }
-        asked
     }
 
     /// Tells readers and watchers where this replica stands.
     fn publish(&mut self) {
         let replica = self.node.replica();
-        if replica.serving() != self.term.map(|term| term.epoch) {
-            self.term = replica.serving().map(|epoch| Term { epoch, committed: replica.committed() });
-        }
-        let visible = self.node.disk().applied();
-        let serving = self.term.filter(|term| visible >= term.committed).map(|term| term.epoch);
-        let gate = Gate { serving, lease_until: replica.lease_until(), visible };
+        let gate = self.desk.gate(replica, self.node.disk().applied());
         self.wiring.gate.send_if_modified(|old| std::mem::replace(old, gate) != gate);
         let mut status = replica.status();
         // Clients that are sent here now would only be declined.
-        status.serving &= serving.is_some();
+        status.serving &= gate.serving.is_some();
         self.wiring.status.send_if_modified(|old| {
             let changed = *old != status;
             *old = status;
@@ -262,12 +199,6 @@ impl Wiring {
     }
 }
 
-/// Why this one of a row is not carried out, if it is not: an earlier one was not, or the epoch has ended.
-fn out_of_row(row: &Row, serving: Option<Epoch>) -> Option<Declined> {
-    let in_row = serving == Some(row.epoch) && !row.broken.load(Ordering::Relaxed);
-    (!in_row).then_some(Declined::NotServing)
-}
-
 fn size(command: &chat_core::Command) -> usize {
     match command {
         chat_core::Command::Send { text, .. } => 128 + text.as_str().len(),
@@ -275,25 +206,15 @@ fn size(command: &chat_core::Command) -> usize {
     }
 }
 
-/// What follows in the row is declined too: it must not be carried out before this comes again.
-fn decline_in_row(row: Option<Row>, answer: Answer, why: Declined) {
-    if let Some(row) = row {
-        row.broken.store(true, Ordering::Relaxed);
-    }
-    decline([answer], why);
-}
-
-fn decline(answers: impl IntoIterator<Item = Answer>, why: Declined) {
-    for answer in answers {
-        // Whoever asked may have gone.
-        let _ = answer.send(Err(why));
-    }
+/// Whoever asked may have gone.
+fn tell(answer: Answer, what: Result<Done, Declined>) {
+    let _ = answer.send(what);
 }
 
 /// What a turn gives to the world.
 struct TurnOut<'d> {
     wiring: &'d Wiring,
-    waiting: &'d mut VecDeque<Waiting>,
+    desk: &'d mut Desk<Answer>,
     ended: &'d mut Option<Ended>,
 }
 
@@ -305,28 +226,8 @@ impl Outbox for TurnOut<'_> {
     fn applied(&mut self, entry: &Entry, results: Vec<Applied>, copies: usize) {
         // Before any answer leaves: a read that follows it must wait until it is visible (rule 11).
         self.wiring.answered.store(entry.index, Ordering::Release);
-        while self.waiting.front().is_some_and(|waiting| waiting.index < entry.index) {
-            let overtaken = self.waiting.pop_front().map(|waiting| waiting.answers);
-            decline(overtaken.into_iter().flatten(), Declined::Unknown);
-        }
-        let mine = |waiting: &&Waiting| waiting.index == entry.index && waiting.epoch == entry.epoch;
-        let answers = if self.waiting.front().as_ref().is_some_and(mine) {
-            self.waiting.pop_front().map(|waiting| waiting.answers).unwrap_or_default()
-        } else {
-            Vec::new()
-        };
-        let mut answers = answers.into_iter();
-        for applied in results {
-            if let Some(answer) = answers.next() {
-                // Rule 13 holds for what was under way when the view shrank, too.
-                let enough = copies >= self.wiring.min_copies;
-                let done = Done { result: applied.result, copies };
-                let _ = answer.send(if enough { Ok(done) } else { Err(Declined::Unknown) });
-            }
-            for event in applied.events {
-                self.wiring.subscribers.tell(event);
-            }
-        }
+        let events = self.desk.applied(entry.index, entry.epoch, results, copies, &mut tell);
+        events.for_each(|event| self.wiring.subscribers.tell(event));
     }
 
     fn event(&mut self, event: Event) {
@@ -340,7 +241,7 @@ impl Outbox for TurnOut<'_> {
                 tracing::info!(%epoch, "no longer primary");
                 // Before anything that rests on it leaves: no read passes from here on (rule 11).
                 self.wiring.close_gate();
-                decline(self.waiting.drain(..).flat_map(|waiting| waiting.answers), Declined::Unknown);
+                self.desk.stepped_down(&mut tell);
             }
             Event::View(at) => {
                 tracing::info!(epoch = %at.view.epoch, primary = %at.view.primary, members = ?at.view.members, "view");

@@ -1,6 +1,7 @@
 //! What the rest of a replica may ask of its driver.
 
 use crate::clock::Clock;
+use crate::desk::Request;
 use crate::protocol::{Epoch, Member, ReplicaId, Status, Time};
 use chat_core::{Command, Outcome, Rejection};
 use std::sync::Arc;
@@ -53,12 +54,7 @@ impl Row {
 }
 
 /// A change on its way to the log.
-#[derive(Debug)]
-pub(crate) struct Proposal {
-    pub command: Command,
-    pub row: Option<Row>,
-    pub answer: oneshot::Sender<Result<Done, Declined>>,
-}
+pub(crate) type Proposal = Request<oneshot::Sender<Result<Done, Declined>>>;
 
 /// What operators and the server ask.
 #[derive(Debug)]
@@ -85,6 +81,33 @@ pub struct Gate {
     pub lease_until: Option<Time>,
     /// What readers see: everything up to this log index is applied.
     pub visible: u64,
+}
+
+impl Gate {
+    /// Nobody reads here, until a turn says otherwise.
+    pub fn closed(visible: u64) -> Gate {
+        Gate { serving: None, lease_until: None, visible }
+    }
+
+    /// Whether reads need no confirmation, by a clock read now.
+    pub fn is_leased(&self, now: Time) -> bool {
+        self.lease_until.is_some_and(|until| now < until)
+    }
+
+    /// Rule 11: leave to read at `now`, where answers up to the log index `answered` may have left before. `None`: not yet.
+    ///
+    /// # Errors
+    /// [`Declined::NotServing`].
+    pub fn permit(&self, answered: u64, now: Time) -> Result<Option<ReadPermit>, Declined> {
+        let epoch = self.serving.ok_or(Declined::NotServing)?;
+        let may = self.is_leased(now) && self.visible >= answered;
+        Ok(may.then_some(ReadPermit { epoch, index: self.visible }))
+    }
+
+    /// Whether what was read under the permit, before `now`, was not stale when it was read.
+    pub fn still_holds(&self, permit: &ReadPermit, now: Time) -> bool {
+        self.serving == Some(permit.epoch) && self.is_leased(now)
+    }
 }
 
 /// Leave to read on the primary: everything that was acknowledged before it was given is visible.
@@ -123,7 +146,7 @@ impl Handle {
         row: Option<Row>,
     ) -> Result<oneshot::Receiver<Result<Done, Declined>>, Declined> {
         let (answer, receiver) = oneshot::channel();
-        let proposal = Proposal { command, row, answer };
+        let proposal = Request { command, row, answer };
         self.proposals.send(proposal).await.map_err(|_| Declined::Stopped)?;
         Ok(receiver)
     }
@@ -147,13 +170,12 @@ impl Handle {
         let mut gate = self.gate.clone();
         loop {
             let index = self.answered.load(Ordering::Acquire);
-            let now = *gate.borrow_and_update();
-            let epoch = now.serving.ok_or(Declined::NotServing)?;
-            let leased = now.lease_until.is_some_and(|until| self.clock.now() < until);
-            if leased && now.visible >= index {
-                return Ok(ReadPermit { epoch, index: now.visible });
+            let gate_now = *gate.borrow_and_update();
+            let now = self.clock.now();
+            if let Some(permit) = gate_now.permit(index, now)? {
+                return Ok(permit);
             }
-            if !leased {
+            if !gate_now.is_leased(now) {
                 self.control.send(Control::Confirm).await.map_err(|_| Declined::Stopped)?;
             }
             gate.changed().await.map_err(|_| Declined::Stopped)?;
@@ -163,7 +185,7 @@ impl Handle {
     /// Whether what was read under the permit was not stale when it was read.
     pub fn still_holds(&self, permit: &ReadPermit) -> bool {
         let gate = *self.gate.borrow();
-        gate.serving == Some(permit.epoch) && gate.lease_until.is_some_and(|until| self.clock.now() < until)
+        gate.still_holds(permit, self.clock.now())
     }
 
     /// Waits until readers see this log index, on any replica. Returns what they see. Cancel safe; bound it with a deadline.

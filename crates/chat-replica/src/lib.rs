@@ -6,7 +6,7 @@
 //! | | module | |
 //! | --- | --- | --- |
 //! | ② | [`rpc`] | what clients and operators ask: wire types <-> core types |
-//! | ③ | [`driver`], [`handle`], [`clock`] | the one loop where every event arrives; what may be asked of it; the only clock |
+//! | ③ | [`driver`], [`desk`], [`handle`], [`clock`] | the one loop where every event arrives; who waits for an answer; what may be asked of it; the only clock |
 //! | ④ | [`node`], [`protocol`], [`storage`] | the pure state machine of `docs/protocol.md`, and one SQLite file: one batch, one transaction, one sync |
 //! | ⑤ ⑥ | [`transport`] | sessions with the other replicas |
 //! | ⑦ | [`node`], [`storage::state`] | committed entries are carried out on the state |
@@ -32,6 +32,7 @@
 //! ```
 
 pub mod clock;
+pub mod desk;
 pub mod driver;
 pub mod handle;
 pub mod node;

@@ -69,6 +69,7 @@ pub struct Turned {
 pub struct Node<D> {
     replica: Replica,
     disk: D,
+    apply_bytes: usize,
 }
 
 /// How many bytes of committed entries are carried out in one turn, about: a long log to catch up with must not keep
@@ -78,7 +79,13 @@ const APPLY_BYTES: usize = 1 << 20;
 impl<D: Disk> Node<D> {
     /// A node of a replica and the disk that it was recovered from.
     pub fn new(replica: Replica, disk: D) -> Node<D> {
-        Node { replica, disk }
+        Node { replica, disk, apply_bytes: APPLY_BYTES }
+    }
+
+    /// With about so many bytes of committed entries carried out in one turn at most, instead of a megabyte.
+    #[must_use]
+    pub fn applying_at_most(self, bytes: usize) -> Node<D> {
+        Node { apply_bytes: bytes, ..self }
     }
 
     /// The protocol's state.
@@ -94,6 +101,11 @@ impl<D: Disk> Node<D> {
     /// The disk, for what the protocol does not do.
     pub fn disk_mut(&mut self) -> &mut D {
         &mut self.disk
+    }
+
+    /// Ends the node, and keeps its disk.
+    pub fn into_disk(self) -> D {
+        self.disk
     }
 
     /// Whether committed entries wait to be carried out: the next turn should come at once.
@@ -141,7 +153,7 @@ impl<D: Disk> Node<D> {
             return Ok(());
         }
         let log = self.replica.log();
-        let mut entries = log.read(self.disk.applied() + 1, APPLY_BYTES, &self.disk);
+        let mut entries = log.read(self.disk.applied() + 1, self.apply_bytes, &self.disk);
         // What this turn cuts back is still on the disk. Place and epoch together name an entry (rule 1), so they tell it apart.
         let sound = |entry: &Entry| entry.index <= committed && log.epoch_at(entry.index) == Some(entry.epoch);
         entries.truncate(entries.iter().take_while(|entry| sound(entry)).count());

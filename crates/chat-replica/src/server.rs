@@ -253,7 +253,7 @@ impl Parts {
         let (control, ordered) = mpsc::channel(64);
         let (suspects_sender, suspects) = mpsc::channel(8);
         let visible = crate::node::Disk::applied(node.disk());
-        let (gate_sender, gate) = watch::channel(Gate { serving: None, lease_until: None, visible });
+        let (gate_sender, gate) = watch::channel(Gate::closed(visible));
         let (status_sender, status) = watch::channel(node.replica().status());
         let answered = Arc::new(AtomicU64::new(visible));
         let handle = Handle { proposals, control, gate, status, answered: answered.clone(), clock };

@@ -1,29 +1,101 @@
-//! A simulated disk: what is durable, and nothing else. A transaction is all or nothing, like SQLite's.
+//! A simulated disk: the log, the protocol's facts, and the chat state, as SQLite keeps them in production.
+//!
+//! A transaction is all or nothing. What a turn writes waits in `staged` until the world lets it land. What landed without a sync survives
+//! the process, but not the loss of power. The state is kept as readers see it, and once more as the writer does, who is ahead by
+//! the transaction under way.
 
+use super::journal::{Effect, Journal, Landing};
+use chat_core::{Applied, MemoryStore, Provenance};
+use chat_replica::node;
 use chat_replica::protocol::*;
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 /// How many deaths of earlier process runs a disk remembers.
 const DEATHS: usize = 32;
+/// How many entries a restart after the loss of power carries out again at most, about.
+const REPLAY: u64 = 64;
+
+/// What goes wrong next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum DiskFault {
+    /// A write fails, after so many more: the disk is full.
+    Write(u64),
+    /// The next sync fails.
+    Sync,
+    /// The next read fails.
+    Read,
+}
+
+/// The chat state, and the last log entry in it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    pub store: MemoryStore,
+    pub applied: u64,
+}
+
+impl State {
+    /// Carries out one entry as production does.
+    fn apply(&mut self, entry: &Entry) -> Result<Vec<Applied>, &'static str> {
+        let mut results = Vec::new();
+        if let Body::Commands(batch) = &entry.body {
+            let commands = chat_core::codec::decode(batch).map_err(|_| "a committed batch cannot be read")?;
+            let replica = entry.epoch.replica.0;
+            let provenance = Provenance { index: entry.index, round: entry.epoch.round, replica };
+            for command in &commands {
+                let Ok(applied) = chat_core::apply(&mut self.store, provenance, command);
+                results.push(applied);
+            }
+        }
+        self.applied = entry.index;
+        Ok(results)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Staged {
+    sync: bool,
+    persist: Vec<Persist>,
+    applied: Vec<Entry>,
+    committed: u64,
+}
 
 #[derive(Clone, Debug)]
-pub struct Disk {
+pub(crate) struct Disk {
     pub id: DiskId,
     pub starts: Incarnation,
     pub cluster: Option<ClusterId>,
     pub promised: Epoch,
     pub log: Vec<Entry>,
-    /// Known committed, as a lower bound: written with every turn, but not synced for its own sake.
+    /// Known committed, as a lower bound.
     pub bound: u64,
-    /// The same, as the last sync left it: what a power cut leaves.
-    pub synced_bound: u64,
+    synced_bound: u64,
     pub deaths: VecDeque<Death>,
     pub known: Vec<Member>,
     pub impaired_until: Option<u64>,
+    /// As readers see it.
+    visible: State,
+    /// As the writer sees it.
+    ahead: State,
+    synced_applied: u64,
+    /// Not later than what is synced: what the loss of power leaves is made again from here.
+    base: State,
+    staged: Option<Staged>,
+    committed: u64,
+    pub fault: Cell<Option<DiskFault>>,
+    read_failed: Cell<bool>,
+    journal: Journal,
 }
 
 impl LogRead for Disk {
     fn read(&self, from: u64, max_bytes: usize) -> Vec<Entry> {
+        if self.fault.get() == Some(DiskFault::Read) {
+            self.fault.set(None);
+            self.read_failed.set(true);
+        }
+        if self.read_failed.get() {
+            return Vec::new();
+        }
         let mut bytes = 0;
         let mut entries = Vec::new();
         for entry in self.log.iter().skip(from as usize - 1) {
@@ -34,6 +106,57 @@ impl LogRead for Disk {
             entries.push(entry.clone());
         }
         entries
+    }
+}
+
+impl node::Disk for Disk {
+    type Error = &'static str;
+
+    fn applied(&self) -> u64 {
+        self.ahead.applied
+    }
+
+    fn begin(&mut self, sync: bool) -> Result<(), &'static str> {
+        if self.staged.is_none() {
+            self.write()?;
+            self.staged = Some(Staged { sync, ..Staged::default() });
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, entry: &Entry) -> Result<Vec<Applied>, &'static str> {
+        self.write()?;
+        let results = self.ahead.apply(entry)?;
+        self.staged.as_mut().ok_or("applied outside a transaction")?.applied.push(entry.clone());
+        Ok(results)
+    }
+
+    fn persist(&mut self, what: &Persist) -> Result<(), &'static str> {
+        self.write()?;
+        self.staged.as_mut().ok_or("written outside a transaction")?.persist.push(what.clone());
+        Ok(())
+    }
+
+    fn set_committed(&mut self, committed: u64) {
+        self.committed = self.committed.max(committed);
+    }
+
+    fn commit(&mut self) -> Result<(), &'static str> {
+        if self.read_failed.take() {
+            return self.fail("a read failed");
+        }
+        let Some(staged) = &mut self.staged else {
+            self.journal.push(Effect::Commit(Landing::Nothing));
+            return Ok(());
+        };
+        staged.committed = self.committed;
+        if staged.sync && self.fault.get() == Some(DiskFault::Sync) {
+            self.fault.set(None);
+            return self.fail("a sync failed");
+        }
+        let landing = if staged.sync { Landing::Synced } else { Landing::Written };
+        self.journal.push(Effect::Commit(landing));
+        Ok(())
     }
 }
 
@@ -50,37 +173,122 @@ impl Disk {
             deaths: VecDeque::new(),
             known: Vec::new(),
             impaired_until: None,
+            visible: State::default(),
+            ahead: State::default(),
+            synced_applied: 0,
+            base: State::default(),
+            staged: None,
+            committed: 0,
+            fault: Cell::new(None),
+            read_failed: Cell::new(false),
+            journal: Journal::default(),
         }
     }
 
-    /// One transaction.
-    pub fn commit(&mut self, persist: &[Persist], committed: u64) {
-        for what in persist {
-            match what {
-                Persist::Promise(epoch) => {
-                    assert!(*epoch >= self.promised, "a promise was taken back");
-                    self.promised = *epoch;
-                }
-                Persist::Cluster(cluster) => self.cluster = Some(*cluster),
-                Persist::Known(member) => {
-                    self.known.retain(|known| !known.same_disk(member));
-                    self.known.push(*member);
-                }
-                Persist::CutBack(from) => {
-                    assert!(*from > self.bound, "a committed entry, {from}, was cut back on disk");
-                    self.log.truncate(*from as usize - 1);
-                }
-                Persist::Append(entry) => {
-                    assert_eq!(entry.index, self.log.len() as u64 + 1, "entries are gapless on disk");
-                    let previous = self.log.last().map(|last| last.hash).unwrap_or_default();
-                    assert!(entry.follows(previous), "the chain holds on disk at {}", entry.index);
-                    self.log.push(entry.clone());
-                }
-                Persist::Repaired => self.impaired_until = None,
+    fn write(&mut self) -> Result<(), &'static str> {
+        match self.fault.get() {
+            Some(DiskFault::Write(0)) => {
+                self.fault.set(None);
+                self.fail("the disk is full")
             }
+            Some(DiskFault::Write(left)) => {
+                self.fault.set(Some(DiskFault::Write(left - 1)));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn fail(&self, why: &'static str) -> Result<(), &'static str> {
+        self.journal.push(Effect::Failed(why));
+        Err(why)
+    }
+
+    /// The state as readers see it.
+    pub fn state(&self) -> &State {
+        &self.visible
+    }
+
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The transaction is on the disk, whole. The error says what should never have been asked for.
+    pub fn land(&mut self) -> Result<(), String> {
+        let Some(Staged { sync, persist, applied, committed }) = self.staged.take() else { return Ok(()) };
+        for what in persist {
+            self.write_down(what)?;
         }
         self.bound = self.bound.max(committed).min(self.log.len() as u64);
+        for entry in &applied {
+            self.visible.apply(entry)?;
+        }
+        if sync {
+            self.synced();
+        }
+        Ok(())
+    }
+
+    fn synced(&mut self) {
         self.synced_bound = self.bound;
+        self.synced_applied = self.visible.applied;
+        if self.synced_applied.saturating_sub(self.base.applied) >= REPLAY {
+            self.base = self.visible.clone();
+        }
+    }
+
+    fn write_down(&mut self, what: Persist) -> Result<(), String> {
+        match what {
+            Persist::Promise(epoch) if epoch < self.promised => {
+                return Err(format!("the promise {} was taken back for {epoch}", self.promised));
+            }
+            Persist::Promise(epoch) => self.promised = epoch,
+            Persist::Cluster(cluster) => self.cluster = Some(cluster),
+            Persist::Known(member) => {
+                self.known.retain(|known| !known.same_disk(&member));
+                self.known.push(member);
+            }
+            Persist::CutBack(from) if from <= self.bound => {
+                return Err(format!("a committed entry, {from}, was cut back on disk"));
+            }
+            Persist::CutBack(from) => self.log.truncate(from as usize - 1),
+            Persist::Append(entry) => {
+                let previous = self.log.last().map(|last| last.hash).unwrap_or_default();
+                if entry.index != self.log.len() as u64 + 1 || !entry.follows(previous) {
+                    return Err(format!("entry {} does not follow what is on disk", entry.index));
+                }
+                self.log.push(entry);
+            }
+            Persist::Repaired => self.impaired_until = None,
+        }
+        Ok(())
+    }
+
+    /// The process is gone, and its transaction under way with it.
+    pub fn roll_back(&mut self) {
+        self.staged = None;
+        self.read_failed.set(false);
+        self.fault.set(None);
+        if self.ahead.applied != self.visible.applied {
+            self.ahead = self.visible.clone();
+        }
+    }
+
+    /// The power is gone: so is what landed without a sync.
+    pub fn lose_unsynced(&mut self) {
+        self.bound = self.synced_bound;
+        if self.visible.applied != self.synced_applied {
+            self.replay_to(self.synced_applied);
+        }
+    }
+
+    fn replay_to(&mut self, applied: u64) {
+        self.visible = self.base.clone();
+        let again = self.log.iter().skip(self.base.applied as usize);
+        for entry in again.take(applied.saturating_sub(self.base.applied) as usize) {
+            self.visible.apply(entry).expect("it was carried out before");
+        }
+        self.ahead = self.visible.clone();
     }
 
     /// The views that a successor tells: the newest committed one, and all later.
@@ -101,6 +309,9 @@ impl Disk {
             }
         }
         self.starts = Incarnation { count: self.starts.count + 1, nonce };
+        self.journal = Journal::default();
+        self.committed = self.bound;
+        self.synced();
         let mut spans: Vec<(u64, Epoch)> = Vec::new();
         for entry in &self.log {
             if spans.last().is_none_or(|(_, epoch)| *epoch != entry.epoch) {
@@ -124,12 +335,23 @@ impl Disk {
         }
     }
 
-    /// The end of the log vanishes, and the mark beside it tells (rule 15). The death of the run that wrote it is unknown.
-    pub fn lose_tail(&mut self, from: u64) {
+    /// A bit of entry `from` has flipped: the log ends before it, and what it held is known from its last entry or from the mark (rule 15).
+    /// The state is elsewhere, and whole.
+    pub fn break_log(&mut self, from: u64) {
         let last = self.log.len() as u64;
         self.log.truncate(from as usize - 1);
         self.bound = self.bound.min(from - 1);
-        self.synced_bound = self.bound;
-        self.impaired_until = Some(last.max(self.impaired_until.unwrap_or(0)));
+        self.impaired_until = Some(last.max(self.visible.applied).max(self.impaired_until.unwrap_or(0)));
+        self.base = self.visible.clone();
+        (self.synced_bound, self.synced_applied) = (self.bound, self.visible.applied);
+    }
+
+    /// The last transactions of SQLite's write-ahead log are gone, the state's with them; the mark beside it tells, and keeps the promise.
+    pub fn lose_tail(&mut self, from: u64) {
+        let behind = self.visible.applied.min(from - 1);
+        if behind >= self.base.applied && behind < self.visible.applied {
+            self.replay_to(behind);
+        }
+        self.break_log(from);
     }
 }

@@ -1,14 +1,13 @@
 //! The network: directed links that can be cut, sessions, and dials.
 
 use super::MS;
-use super::process::Busy;
 use super::world::{Happening, World, host_of};
 use chat_replica::protocol::*;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// One end of a session.
 #[derive(Clone, Copy, Debug)]
-pub struct End {
+pub(crate) struct End {
     pub host: usize,
     pub run: u64,
     pub member: Member,
@@ -17,7 +16,7 @@ pub struct End {
 
 /// The dialler's messages to the callee.
 #[derive(Clone, Debug)]
-pub struct Session {
+pub(crate) struct Session {
     pub dialer: End,
     pub callee: End,
     /// In order: nothing arrives before this.
@@ -27,25 +26,28 @@ pub struct Session {
 }
 
 #[derive(Debug)]
-pub struct Network {
+pub(crate) struct Network {
     /// `cut[a][b]`: what a sends does not reach b.
     pub cut: Vec<Vec<bool>>,
+    /// What a link adds to every message's way, in microseconds.
+    pub slow: Vec<Vec<u64>>,
     pub sessions: BTreeMap<u64, Session>,
     pub rolled_back: Vec<bool>,
     numbers: u64,
     /// Messages that were sent, by kind: what idling costs.
-    pub sent: HashMap<&'static str, u64>,
+    pub sent: BTreeMap<&'static str, u64>,
     pub entries_sent: u64,
 }
 
 impl Network {
-    pub fn new(n: usize) -> Network {
+    pub(crate) fn new(n: usize) -> Network {
         Network {
             cut: vec![vec![false; n]; n],
+            slow: vec![vec![0; n]; n],
             sessions: BTreeMap::new(),
             rolled_back: vec![false; n],
             numbers: 0,
-            sent: HashMap::new(),
+            sent: BTreeMap::new(),
             entries_sent: 0,
         }
     }
@@ -74,7 +76,7 @@ impl World {
     }
 
     /// A process sends: on the session that it dialled, if there is one with that very process run.
-    pub fn transmit(&mut self, host: usize, envelope: Envelope) {
+    pub(crate) fn transmit(&mut self, host: usize, envelope: Envelope) {
         *self.network.sent.entry(kind(&envelope.message)).or_default() += 1;
         if let Message::Append(append) = &envelope.message {
             self.network.entries_sent += append.entries.len() as u64;
@@ -88,7 +90,8 @@ impl World {
         let copies = 1 + u64::from(self.random.chance(self.settings.duplicate_permille));
         for _ in 0..copies {
             let reorder = self.random.chance(self.settings.reorder_permille);
-            let delay = self.delay() + if reorder { self.random.below(50 * MS) } else { 0 };
+            let delay =
+                self.delay() + self.network.slow[host][to] + if reorder { self.random.below(50 * MS) } else { 0 };
             let now = self.now;
             let Some(session) = self.network.sessions.get_mut(&number) else { return };
             if self.network.cut[host][to] {
@@ -103,7 +106,7 @@ impl World {
         }
     }
 
-    pub fn network_event(&mut self, what: Happening) {
+    pub(crate) fn network_event(&mut self, what: Happening) {
         match what {
             Happening::Deliver { session, envelope } => self.deliver(session, envelope),
             Happening::Dial { host, run, peer } => self.dial(host, run, peer),
@@ -248,7 +251,7 @@ impl World {
     }
 
     /// A process is gone: its kernel ends its sessions.
-    pub fn hang_up(&mut self, host: usize, run: u64) {
+    pub(crate) fn hang_up(&mut self, host: usize, run: u64) {
         let numbers: Vec<u64> = self.network.sessions.keys().copied().collect();
         for number in numbers {
             let Some(session) = self.network.sessions.get_mut(&number) else { continue };
@@ -267,7 +270,7 @@ impl World {
     }
 
     /// From now on nothing of what a sends reaches b. Silence: sessions last, until somebody loses patience.
-    pub fn cut(&mut self, a: usize, b: usize) {
+    pub(crate) fn cut(&mut self, a: usize, b: usize) {
         if a == b || self.network.cut[a][b] {
             return;
         }
@@ -289,6 +292,7 @@ impl World {
         self.network.sessions.iter().filter(|(_, session)| touches(session)).map(|(number, _)| *number).collect()
     }
 
+    /// What a sends reaches b again.
     pub fn heal(&mut self, a: usize, b: usize) {
         if !self.network.cut[a][b] {
             return;
@@ -319,8 +323,15 @@ impl World {
         }
     }
 
+    /// Whether messages can go both ways between the processes of two hosts.
+    pub fn are_connected(&self, a: usize, b: usize) -> bool {
+        let way =
+            |from: usize, to: usize| self.process(from).is_some_and(|process| process.dials[to].session.is_some());
+        way(a, b) && way(b, a)
+    }
+
     /// Dials that were due while the process was paused.
-    pub fn dial_again(&mut self, host: usize) {
+    pub(crate) fn dial_again(&mut self, host: usize) {
         let Some(process) = &mut self.hosts[host].process else { return };
         let run = process.run;
         let due: Vec<usize> = (0..process.dials.len()).filter(|peer| process.dials[*peer].deferred).collect();
@@ -330,10 +341,5 @@ impl World {
             }
             self.after(0, Happening::Dial { host, run, peer });
         }
-    }
-
-    /// Whether a turn of this host is under way.
-    pub fn is_busy(&self, host: usize) -> bool {
-        self.process(host).is_some_and(|process| !matches!(process.busy, Busy::No))
     }
 }

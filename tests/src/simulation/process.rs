@@ -1,12 +1,15 @@
-//! One simulated process run: the production replica, its driver's queue, and its dials.
+//! One simulated process run: the production node, its driver's queues, and its dials.
 
 use super::disk::Disk;
+use super::journal::Effect;
+use super::service::Service;
+use chat_replica::node::{Node, Turned};
 use chat_replica::protocol::*;
 use std::collections::VecDeque;
 
 /// A monotonic clock that runs a little fast, from an origin of its own.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub(crate) struct Clock {
     pub started: u64,
     pub origin: u64,
     pub permille_fast: u64,
@@ -23,21 +26,27 @@ impl Clock {
     }
 }
 
-/// What a turn still has to do.
-#[derive(Debug)]
-pub enum Busy {
+/// Where the driver's loop is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Busy {
+    /// Between two turns.
     No,
-    /// Computed, and nothing has left yet.
-    Stepped(Effects),
+    /// The effects of a turn happen.
+    Acting,
     /// The disk is writing.
-    Syncing(Effects),
-    /// Durable; what rests on it has not left yet.
-    Durable(Effects),
+    Syncing,
+}
+
+/// How a process is about to end, at the end of its turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    Left,
+    RolledBack,
 }
 
 /// The dial to one peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Dial {
+pub(crate) struct Dial {
     /// The session that this process dialled.
     pub session: Option<u64>,
     /// Who answered there last.
@@ -46,71 +55,83 @@ pub struct Dial {
     pub deferred: bool,
 }
 
+/// A process run.
 #[derive(Debug)]
 pub struct Process {
-    pub run: u64,
-    pub member: Member,
-    pub replica: Replica,
-    pub clock: Clock,
-    pub inbox: VecDeque<Input>,
-    pub busy: Busy,
-    /// The last sync took this long, and the replica was not told yet.
-    pub synced: Option<u64>,
-    pub sync_began: u64,
-    pub paused: bool,
-    pub turn_due: bool,
-    pub wake: u64,
+    pub(crate) run: u64,
+    pub(crate) member: Member,
+    pub(crate) node: Node<Disk>,
+    pub(crate) clock: Clock,
+    pub(crate) inbox: VecDeque<Input>,
+    pub(crate) busy: Busy,
+    /// What the last turn still has to do, and what it returned.
+    pub(crate) effects: VecDeque<Effect>,
+    pub(crate) turned: Turned,
+    /// The turn's transaction has landed: what is sent now may rest on it.
+    pub(crate) landed: bool,
+    /// How long the sync of this turn takes, if there is one.
+    pub(crate) sync_takes: u64,
+    pub(crate) paused: bool,
+    pub(crate) turn_due: bool,
+    pub(crate) wake: u64,
     /// Effects until kill -9, for a crash between any two.
-    pub crash_in: Option<u64>,
-    /// Pause between the reading of the clock and the first effect of the next turn.
-    pub pause_in_turn: Option<u64>,
-    pub dials: Vec<Dial>,
-    /// The log as this process knows it, durable or not.
-    pub log: Vec<Entry>,
-    pub seen_commit: u64,
-    pub steps: u64,
-    pub leaving: bool,
-    pub left: bool,
+    pub(crate) crash_in: Option<u64>,
+    /// Effects until the process stands still, and for how long.
+    pub(crate) pause_in: Option<(u64, u64)>,
+    pub(crate) dials: Vec<Dial>,
+    pub(crate) seen_commit: u64,
+    pub(crate) steps: u64,
+    pub(crate) leaving: bool,
+    pub(crate) ending: Option<Ending>,
+    pub(crate) service: Service,
 }
 
 impl Process {
-    pub fn new(run: u64, replica: Replica, clock: Clock, disk: &Disk, n: usize) -> Process {
+    pub(crate) fn new(run: u64, node: Node<Disk>, clock: Clock, n: usize, min_copies: usize) -> Process {
+        let visible = node.disk().state().applied;
         Process {
             run,
-            member: replica.me(),
+            member: node.replica().me(),
             seen_commit: 0,
-            replica,
+            node,
             clock,
             inbox: VecDeque::new(),
             busy: Busy::No,
-            synced: None,
-            sync_began: 0,
+            effects: VecDeque::new(),
+            turned: Turned::default(),
+            landed: false,
+            sync_takes: 0,
             paused: false,
             turn_due: false,
             wake: u64::MAX,
             crash_in: None,
-            pause_in_turn: None,
+            pause_in: None,
             dials: vec![Dial::default(); n],
-            log: disk.log.clone(),
             steps: 0,
             leaving: false,
-            left: false,
+            ending: None,
+            service: Service::new(min_copies, visible),
         }
     }
 
-    pub fn follow_log(&mut self, effects: &Effects) {
-        for what in &effects.persist {
-            match what {
-                Persist::Append(entry) => self.log.push(entry.clone()),
-                Persist::CutBack(from) => self.log.truncate(*from as usize - 1),
-                _ => {}
-            }
-        }
-        assert_eq!(self.log.len() as u64, self.replica.log().last().index, "what is persisted is what is in the log");
+    /// The protocol's state.
+    pub fn replica(&self) -> &Replica {
+        self.node.replica()
     }
 
-    /// A lease that covers this moment, by a clock read now (rule 11).
+    /// Who it is.
+    pub fn member(&self) -> Member {
+        self.member
+    }
+
+    /// How many turns it has taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Whether the protocol lets it answer reads at `now`, in simulated microseconds: a lease that covers that moment, by a clock
+    /// read then (rule 11).
     pub fn may_read(&self, now: u64) -> bool {
-        self.replica.lease_until().is_some_and(|until| until > self.clock.at(now))
+        self.replica().lease_until().is_some_and(|until| until > self.clock.at(now))
     }
 }

@@ -1,132 +1,138 @@
-//! One turn of a process: as the driver in production, and a crash or a pause between any two of its effects.
+//! One turn of a process: the production node's, its effects carried out one by one, with a crash or a pause between any two.
 
-use super::process::Busy;
+use super::journal::{Effect, Landing};
+use super::process::{Busy, Ending};
+use super::violation::Broken;
 use super::world::{Happening, Host, World};
 use chat_replica::protocol::*;
-use core::time::Duration;
+use std::hash::Hash as _;
 
 impl World {
-    /// One turn of the driver: take what is queued, read the clock, step.
-    pub fn turn(&mut self, host: usize) {
+    /// As the driver does: take what has arrived, read the clock, let the node turn.
+    pub(crate) fn turn(&mut self, host: usize) {
         let limit = if self.random.chance(200) { 1 + self.random.below(4) as usize } else { 64 };
+        let sync_takes = self.random.within(self.settings.sync).max(self.hosts[host].stall);
         let now = self.now;
-        let Host { process: Some(process), disk, .. } = &mut self.hosts[host] else { return };
+        let Host { process: Some(process), .. } = &mut self.hosts[host] else { return };
         process.turn_due = false;
-        if process.paused || !matches!(process.busy, Busy::No) {
+        if process.paused || process.busy != Busy::No {
             return;
         }
-        let took = process.synced.take().map(|took| Input::Persisted { took: Duration::from_micros(took) });
+        let took = process.turned.synced.take().map(|took| Input::Persisted { took });
         let some = process.inbox.len().min(limit);
-        let inputs: Vec<Input> = took.into_iter().chain(process.inbox.drain(..some)).collect();
-        let tracing = self.settings.trace;
-        let told: Vec<String> = if tracing { inputs.iter().map(describe_input).collect() } else { Vec::new() };
-        let effects = process.replica.step(process.clock.at(now), inputs, disk);
+        let mut inputs: Vec<Input> = took.into_iter().chain(process.inbox.drain(..some)).collect();
+        let mut told = Vec::new();
+        inputs.extend(process.service.propose(process.node.replica(), &mut told));
+        inputs.hash(&mut self.hash);
+        if self.settings.trace {
+            let member = process.member;
+            let lines: Vec<String> = inputs.iter().map(describe_input).collect();
+            lines.into_iter().for_each(|line| self.note(|| format!("{member} takes {line}")));
+        }
+        let Host { process: Some(process), .. } = &mut self.hosts[host] else { return };
         process.steps += 1;
-        process.follow_log(&effects);
-        let member = process.member;
-        let pause = process.pause_in_turn.take();
-        process.busy = Busy::Stepped(effects);
-        for what in told {
-            self.note(|| format!("{member} takes {what}"));
-        }
+        process.sync_takes = sync_takes;
+        process.landed = false;
+        let (clock, mut journal) = (process.clock, process.node.disk().journal().clone());
+        let written = journal.clone();
+        let reads_on = || clock.at(now + if written.is_synced() { sync_takes } else { 0 });
+        // What failed is in the journal, where it happened.
+        process.turned = process.node.turn(clock.at(now), inputs, &reads_on, &mut journal).unwrap_or_default();
+        process.effects = journal.take();
+        process.busy = Busy::Acting;
+        self.answer(host, told);
         self.check_commits(host);
-        self.check_events(host);
         self.check_reads();
-        let Some(process) = &mut self.hosts[host].process else { return };
-        if let Some(pause) = pause {
-            process.paused = true;
-            let run = process.run;
-            self.note(|| format!("{member} is paused in mid-turn"));
-            self.after(pause, Happening::Resume { host, run });
-        } else {
-            self.emit(host);
-        }
+        self.act(host);
     }
 
-    /// What does not depend on the disk leaves; then the disk begins to write.
-    pub fn emit(&mut self, host: usize) {
-        let Some(process) = &mut self.hosts[host].process else { return };
-        let Busy::Stepped(mut effects) = std::mem::replace(&mut process.busy, Busy::No) else { return };
-        let run = process.run;
-        for envelope in std::mem::take(&mut effects.send) {
-            if self.crashes_here(host) {
+    /// Carries out what the turn still has to do, as far as it gets.
+    pub(crate) fn act(&mut self, host: usize) {
+        loop {
+            if self.violation.is_some() || self.crashes_here(host) || self.pauses_here(host) {
                 return;
             }
-            let early = self.settings.order_is_checked && rests_on_disk(&envelope.message);
-            assert!(!early, "left before it was durable: {:?}", envelope.message);
-            self.transmit(host, envelope);
-        }
-        if self.crashes_here(host) {
-            return;
-        }
-        let Some(process) = &mut self.hosts[host].process else { return };
-        if effects.persist.is_empty() {
-            // Written without a sync: a power cut may take it, kill -9 does not.
-            let committed = process.replica.committed();
-            let disk = &mut self.hosts[host].disk;
-            disk.bound = disk.bound.max(committed.min(disk.log.len() as u64));
             let Some(process) = &mut self.hosts[host].process else { return };
-            process.busy = Busy::Durable(effects);
-            self.finish(host);
-            return;
-        }
-        process.busy = Busy::Syncing(effects);
-        process.sync_began = self.now;
-        let took = self.random.within(self.settings.sync).max(self.hosts[host].stall);
-        self.after(took, Happening::Synced { host, run });
-    }
-
-    /// The kernel has written, whether the process is paused or not.
-    pub fn synced(&mut self, host: usize, run: u64) {
-        if self.running(host, run).is_none() {
-            return;
-        }
-        self.write(host);
-        if self.crashes_here(host) {
-            return;
+            let Some(effect) = process.effects.pop_front() else { break };
+            match effect {
+                Effect::Send(envelope) => {
+                    self.check_durable(host, &envelope.message);
+                    self.transmit(host, envelope);
+                }
+                Effect::Event(event) => self.happened(host, event),
+                Effect::Applied { index, epoch, results, copies } => self.applied(host, index, epoch, results, copies),
+                Effect::Commit(Landing::Synced) => {
+                    process.busy = Busy::Syncing;
+                    let (run, takes) = (process.run, process.sync_takes);
+                    return self.after(takes, Happening::Synced { host, run });
+                }
+                Effect::Commit(_) => self.land(host),
+                Effect::Failed(why) => {
+                    // Nobody knows what became of the transaction.
+                    if self.random.chance(500) {
+                        self.land(host);
+                    }
+                    return self.end(host, why);
+                }
+            }
         }
         self.finish(host);
     }
 
-    /// The transaction under way becomes durable.
-    pub fn write(&mut self, host: usize) {
-        let now = self.now;
-        let Host { process: Some(process), disk, .. } = &mut self.hosts[host] else { return };
-        let Busy::Syncing(effects) = std::mem::replace(&mut process.busy, Busy::No) else { return };
-        disk.commit(&effects.persist, process.replica.committed());
-        process.synced = Some(now - process.sync_began);
-        process.busy = Busy::Durable(effects);
+    /// The kernel has written, whether the process is paused or not.
+    pub(crate) fn synced(&mut self, host: usize, run: u64) {
+        let Some(process) = self.running(host, run) else { return };
+        process.busy = Busy::Acting;
+        self.land(host);
+        let Some(process) = self.running(host, run) else { return };
+        if !process.paused {
+            self.act(host);
+        }
     }
 
-    /// What rests on the disk leaves, and the turn ends.
-    pub fn finish(&mut self, host: usize) {
+    /// The transaction under way lands.
+    pub(crate) fn land(&mut self, host: usize) {
         let Some(process) = &mut self.hosts[host].process else { return };
-        if process.paused {
-            return;
+        process.landed = true;
+        let member = process.member;
+        if let Err(what) = process.node.disk_mut().land() {
+            self.violate(Broken::SoundDisk, member, what);
         }
-        let Busy::Durable(effects) = std::mem::replace(&mut process.busy, Busy::No) else { return };
-        for envelope in effects.send_after {
-            if self.crashes_here(host) {
-                return;
+    }
+
+    /// The turn ends, and what came of it is published.
+    fn finish(&mut self, host: usize) {
+        let now = self.now;
+        let Some(process) = &mut self.hosts[host].process else { return };
+        process.busy = Busy::No;
+        let mut told = Vec::new();
+        process.service.turned(&process.turned, &mut told);
+        let gate_moved = process.service.publish(process.node.replica(), process.node.disk().state().applied);
+        let ending = process.ending;
+        self.answer(host, told);
+        match ending {
+            Some(Ending::Left) => return self.end(host, "has left and exits"),
+            Some(Ending::RolledBack) => {
+                self.end(host, "was rolled back and exits");
+                return self.become_another_disk(host);
             }
-            self.check_durable(host, &envelope.message);
-            self.transmit(host, envelope);
+            None => {}
         }
+        if gate_moved {
+            self.gate_moved(host);
+        }
+        self.check_state(host);
         let Some(process) = &mut self.hosts[host].process else { return };
-        if process.left {
-            self.kill(host, "has left and exits");
-            return;
+        let more = !process.inbox.is_empty() || process.service.has_work(process.node.replica());
+        if process.turned.synced.is_some() || more || process.node.is_behind() {
+            return self.schedule_turn(host);
         }
-        if process.synced.is_some() || !process.inbox.is_empty() {
-            self.schedule_turn(host);
-            return;
-        }
-        let (run, wake) = (process.run, process.clock.shows(process.replica.wake_at()).max(self.now + 10));
+        let (run, wake) = (process.run, process.clock.shows(process.replica().wake_at()).max(now + 10));
         process.wake = wake;
         self.at(wake, Happening::Wake { host, run, at: wake });
     }
 
-    pub fn crashes_here(&mut self, host: usize) -> bool {
+    fn crashes_here(&mut self, host: usize) -> bool {
         let Some(process) = &mut self.hosts[host].process else { return true };
         let Some(left) = process.crash_in else { return false };
         process.crash_in = left.checked_sub(1);
@@ -135,10 +141,16 @@ impl World {
         }
         left == 0
     }
-}
 
-fn rests_on_disk(message: &Message) -> bool {
-    matches!(message, Message::RequestVote { .. } | Message::Vote { .. } | Message::AppendReply { .. })
+    fn pauses_here(&mut self, host: usize) -> bool {
+        let Some(process) = &mut self.hosts[host].process else { return true };
+        let Some((left, pause)) = process.pause_in else { return false };
+        process.pause_in = left.checked_sub(1).map(|left| (left, pause));
+        if left == 0 {
+            self.pause(host, pause);
+        }
+        left == 0
+    }
 }
 
 fn describe_input(input: &Input) -> String {
@@ -162,6 +174,7 @@ fn describe_input(input: &Input) -> String {
             ),
             message => format!("from {}: {message:?}", envelope.from),
         },
+        Input::Propose(batch) => format!("a batch of {} bytes", batch.len()),
         input => format!("{input:?}"),
     }
 }

@@ -1,41 +1,68 @@
 //! The world: hosts with disks and processes, a network between them, and one queue of events in simulated time.
 
+use super::MS;
+use super::calls::{Connection, Said, Wanted};
+use super::client::Client;
 use super::disk::Disk;
 use super::network::Network;
 use super::process::{Busy, Clock, Process};
 use super::random::Random;
+use super::service::{Read, Seen};
+use super::trace::TraceHash;
 use super::truth::Truth;
-use super::{MS, SECOND};
+use super::violation::Violation;
+use chat_check::History;
+use chat_core::{Command, Timestamp, TokenHash};
+use chat_replica::handle::ReadPermit;
+use chat_replica::node::Node;
 use chat_replica::protocol::*;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::hash::Hasher as _;
 
 /// What kind of world it is. Times in microseconds.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Replicas.
     pub n: usize,
+    /// Decides everything that is not said here.
     pub seed: u64,
+    /// A message's way, at least and at most.
     pub delay: (u64, u64),
+    /// A sync, at least and at most.
     pub sync: (u64, u64),
     /// Clocks run up to so many thousandths fast.
     pub drift_permille: u64,
+    /// So many of a thousand messages between replicas are lost.
     pub loss_permille: u64,
+    /// So many come twice.
     pub duplicate_permille: u64,
+    /// So many are overtaken by later ones.
     pub reorder_permille: u64,
     /// While a link is cut, messages wait in its session as TCP keeps them, instead of getting lost.
     pub cuts_buffer: bool,
+    /// `crash_proof = "refusal"` (rule 8).
     pub refusal_is_proof: bool,
+    /// Rule 13.
     pub min_copies: usize,
     /// All of them, except in tests that show what breaks without one.
     pub rules: Rules,
     /// Nothing leaves that rests on what is not durable yet: looked at, rather than left to show in what is lost.
     pub order_is_checked: bool,
+    /// Bytes of committed entries that a replica carries out in one turn at most, about.
+    pub apply_bytes: usize,
+    /// Clients that register, write, read and listen.
+    pub clients: usize,
+    /// What a client waits between two things at most.
+    pub client_pause: u64,
     /// Keep a readable trace of events.
     pub trace: bool,
+    /// Panic at the first violation, instead of standing still with it.
+    pub strict: bool,
 }
 
 impl Settings {
-    /// A quiet local network with fast disks.
+    /// A quiet local network with fast disks, and no clients.
     pub fn calm(n: usize, seed: u64) -> Settings {
         Settings {
             n,
@@ -51,26 +78,81 @@ impl Settings {
             min_copies: 1,
             rules: Rules::ALL,
             order_is_checked: true,
+            apply_bytes: 1 << 20,
+            clients: 0,
+            client_pause: 20 * MS,
             trace: true,
+            strict: true,
         }
     }
 }
 
+/// A machine: a disk, and at most one process.
 #[derive(Debug)]
 pub struct Host {
-    pub disk: Disk,
-    pub process: Option<Process>,
-    /// Every sync takes at least this long.
+    /// The disk, while no process has it.
+    pub(crate) spare: Option<Disk>,
+    pub(crate) process: Option<Process>,
+    /// Every sync takes at least this long, in microseconds.
     pub stall: u64,
+    /// By how many milliseconds its wall clock is wrong.
+    pub(crate) wall_offset: i64,
     /// Process runs that are truly gone, latest last: what an operator could declare.
-    pub gone: Vec<Member>,
+    pub(crate) gone: Vec<Member>,
     /// Disks that were taken out for ever.
-    pub wiped: Vec<DiskId>,
+    pub(crate) wiped: Vec<DiskId>,
 }
+
+impl Host {
+    pub(crate) fn disk(&self) -> &Disk {
+        match &self.process {
+            Some(process) => process.node.disk(),
+            None => self.spare.as_ref().expect("a disk that no process has is here"),
+        }
+    }
+
+    pub(crate) fn disk_mut(&mut self) -> &mut Disk {
+        match &mut self.process {
+            Some(process) => process.node.disk_mut(),
+            None => self.spare.as_mut().expect("a disk that no process has is here"),
+        }
+    }
+
+    /// How many log entries its disk holds.
+    pub fn entries(&self) -> u64 {
+        self.disk().log.len() as u64
+    }
+
+    /// Its disk's id (rule 12).
+    pub fn disk_id(&self) -> DiskId {
+        self.disk().id
+    }
+
+    /// The cluster that its disk belongs to.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.disk().cluster
+    }
+
+    /// What the disk holds now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(Box::new(self.disk().clone()))
+    }
+
+    /// Its process is killed after so many more effects; see [`World::kill`].
+    pub fn crash_after(&mut self, effects: u64) {
+        if let Some(process) = &mut self.process {
+            process.crash_in = Some(effects);
+        }
+    }
+}
+
+/// A disk as it was.
+#[derive(Clone, Debug)]
+pub struct Snapshot(pub(crate) Box<Disk>);
 
 /// Something that will happen.
 #[derive(Debug)]
-pub enum Happening {
+pub(crate) enum Happening {
     Turn { host: usize, run: u64 },
     Wake { host: usize, run: u64, at: u64 },
     Synced { host: usize, run: u64 },
@@ -83,31 +165,112 @@ pub enum Happening {
     Accepted { session: u64 },
     Ended { session: u64, at_dialer: bool },
     SessionTimeout { session: u64, at_dialer: bool },
+    Client { client: usize, at: u64 },
+    Asked { connection: u64, wanted: Wanted },
+    Told { connection: u64, said: Said },
+    Look { host: usize, run: u64, read: Box<Read>, permit: Option<ReadPermit> },
+    Recheck { host: usize, run: u64, read: Box<Read>, permit: Option<ReadPermit>, seen: Box<Seen>, applied: u64 },
+    Beat { host: usize, run: u64, connection: u64 },
 }
 
-pub struct World {
-    pub settings: Settings,
-    pub random: Random,
-    pub now: u64,
-    pub hosts: Vec<Host>,
-    pub network: Network,
-    pub truth: Truth,
-    pub proposals: u64,
-    pub runs: u64,
-    pub handled: u64,
-    pub trace: VecDeque<String>,
-    /// When each host began to serve, most recently.
-    pub serving_since: Vec<Option<u64>>,
-    queue: BinaryHeap<Reverse<(u64, u64)>>,
-    happenings: std::collections::HashMap<u64, Happening>,
+impl Happening {
+    /// For the trace's hash: what kind it is, and whom it concerns.
+    fn words(&self) -> [u64; 2] {
+        match self {
+            Happening::Turn { host, .. } => [1, *host as u64],
+            Happening::Wake { host, .. } => [2, *host as u64],
+            Happening::Synced { host, .. } => [3, *host as u64],
+            Happening::Resume { host, .. } => [4, *host as u64],
+            Happening::Deliver { session, .. } => [5, *session],
+            Happening::Dial { host, .. } => [6, *host as u64],
+            Happening::Syn { host, .. } => [7, *host as u64],
+            Happening::Refused { host, .. } => [8, *host as u64],
+            Happening::Unreachable { host, .. } => [9, *host as u64],
+            Happening::Accepted { session } => [10, *session],
+            Happening::Ended { session, .. } => [11, *session],
+            Happening::SessionTimeout { session, .. } => [12, *session],
+            Happening::Client { client, .. } => [13, *client as u64],
+            Happening::Asked { connection, .. } => [14, *connection],
+            Happening::Told { connection, .. } => [15, *connection],
+            Happening::Look { host, .. } => [16, *host as u64],
+            Happening::Recheck { applied, .. } => [17, *applied],
+            Happening::Beat { connection, .. } => [18, *connection],
+        }
+    }
+}
+
+/// A happening and its time; the earliest first, and of one time the one that was scheduled first.
+#[derive(Debug)]
+struct Scheduled {
+    at: u64,
     number: u64,
+    what: Happening,
 }
 
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Scheduled) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Scheduled) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Scheduled) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Scheduled {}
+
+/// Hosts, the network between them, clients, and all that will happen, in simulated microseconds.
+#[derive(Debug)]
+pub struct World {
+    /// What kind of world it is; may be changed on the way.
+    pub settings: Settings,
+    /// The time.
+    pub now: u64,
+    /// The machines.
+    pub hosts: Vec<Host>,
+    /// The one history of what was committed and acknowledged.
+    pub truth: Truth,
+    pub(crate) random: Random,
+    pub(crate) network: Network,
+    pub(crate) clients: Vec<Client>,
+    /// By client and host: what is lost on the way up, and down.
+    pub(crate) client_cuts: Vec<Vec<[bool; 2]>>,
+    pub(crate) connections: BTreeMap<u64, Connection>,
+    pub(crate) history: History,
+    /// Clients write and read nothing new.
+    pub(crate) quiet: bool,
+    pub(crate) hash: TraceHash,
+    pub(crate) violation: Option<Violation>,
+    pub(crate) trace: VecDeque<String>,
+    /// When each host began to serve, most recently.
+    pub(crate) serving_since: Vec<Option<u64>>,
+    pub(crate) proposals: u64,
+    pub(crate) runs: u64,
+    pub(crate) handled: u64,
+    pub(crate) crashes: u64,
+    pub(crate) views: u64,
+    pub(crate) calls: u64,
+    pub(crate) sends: u64,
+    pub(crate) acknowledged_sends: u64,
+    pub(crate) reads_answered: u64,
+    queue: BinaryHeap<Scheduled>,
+    pub(crate) number: u64,
+}
+
+/// The replica on a host.
 pub fn id(host: usize) -> ReplicaId {
     ReplicaId(host as u32 + 1)
 }
 
-pub fn host_of(id: ReplicaId) -> usize {
+pub(crate) fn host_of(id: ReplicaId) -> usize {
     id.0 as usize - 1
 }
 
@@ -116,9 +279,10 @@ impl World {
     pub fn new(settings: Settings) -> World {
         let mut random = Random::new(settings.seed);
         let host = |random: &mut Random| Host {
-            disk: Disk::empty(DiskId(random.bytes16())),
+            spare: Some(Disk::empty(DiskId(random.bytes16()))),
             process: None,
             stall: 0,
+            wall_offset: 0,
             gone: Vec::new(),
             wiped: Vec::new(),
         };
@@ -129,23 +293,34 @@ impl World {
             now: 1,
             hosts,
             truth: Truth::default(),
+            clients: Vec::new(),
+            client_cuts: Vec::new(),
+            connections: BTreeMap::new(),
+            history: History::default(),
+            quiet: false,
+            hash: TraceHash::default(),
+            violation: None,
+            trace: VecDeque::new(),
+            serving_since: vec![None; settings.n],
             proposals: 0,
             runs: 0,
             handled: 0,
-            trace: VecDeque::new(),
-            serving_since: vec![None; settings.n],
+            crashes: 0,
+            views: 0,
+            calls: 0,
+            sends: 0,
+            acknowledged_sends: 0,
+            reads_answered: 0,
             settings,
             queue: BinaryHeap::new(),
-            happenings: std::collections::HashMap::new(),
             number: 0,
         };
-        for host in 0..world.settings.n {
-            world.start(host);
-        }
+        (0..world.settings.n).for_each(|host| world.start(host));
+        (0..world.settings.clients).for_each(|_| world.start_client(world.settings.client_pause));
         world
     }
 
-    pub fn note(&mut self, text: impl FnOnce() -> String) {
+    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
         if self.settings.trace {
             if self.trace.len() == 6000 {
                 self.trace.pop_front();
@@ -154,26 +329,21 @@ impl World {
         }
     }
 
-    pub fn after(&mut self, delay: u64, what: Happening) {
+    pub(crate) fn after(&mut self, delay: u64, what: Happening) {
         self.at(self.now + delay, what);
     }
 
-    pub fn at(&mut self, time: u64, what: Happening) {
+    pub(crate) fn at(&mut self, time: u64, what: Happening) {
         self.number += 1;
-        self.queue.push(Reverse((time.max(self.now), self.number)));
-        self.happenings.insert(self.number, what);
+        self.queue.push(Scheduled { at: time.max(self.now), number: self.number, what });
     }
 
-    /// Starts a process on a host's disk.
+    /// Starts a process on a host's disk, unless one runs there.
     pub fn start(&mut self, host: usize) {
-        if self.hosts[host].process.is_some() {
-            return;
-        }
+        let Some(mut disk) = self.hosts[host].spare.take() else { return };
         self.runs += 1;
         let (run, n) = (self.runs, self.settings.n);
-        let nonce = self.random.next() >> 1;
-        let found = self.hosts[host].disk.start(nonce);
-        let disk = &self.hosts[host].disk;
+        let found = disk.start(self.random.next() >> 1);
         let me = Member { id: id(host), disk: disk.id, incarnation: disk.starts };
         let peers = (0..n).filter(|peer| *peer != host).map(id).collect();
         let cluster = ClusterId(self.random.bytes16());
@@ -185,9 +355,9 @@ impl World {
         let permille_fast = self.random.below(self.settings.drift_permille + 1);
         let clock = Clock { started: self.now, origin, permille_fast };
         let replica = Replica::new(config, found, clock.at(self.now));
-        let process = Process::new(run, replica, clock, &self.hosts[host].disk, n);
+        let node = Node::new(replica, disk).applying_at_most(self.settings.apply_bytes);
+        self.hosts[host].process = Some(Process::new(run, node, clock, n, self.settings.min_copies));
         self.note(|| format!("{me} starts"));
-        self.hosts[host].process = Some(process);
         self.check_commits(host);
         for peer in (0..n).filter(|peer| *peer != host) {
             self.after(0, Happening::Dial { host, run, peer });
@@ -195,12 +365,13 @@ impl World {
         self.schedule_turn(host);
     }
 
+    /// The process on a host, if one runs.
     pub fn process(&self, host: usize) -> Option<&Process> {
         self.hosts[host].process.as_ref()
     }
 
     /// The process, if it is this run.
-    pub fn running(&mut self, host: usize, run: u64) -> Option<&mut Process> {
+    pub(crate) fn running(&mut self, host: usize, run: u64) -> Option<&mut Process> {
         self.hosts[host].process.as_mut().filter(|process| process.run == run)
     }
 
@@ -212,10 +383,10 @@ impl World {
         }
     }
 
-    pub fn schedule_turn(&mut self, host: usize) {
+    pub(crate) fn schedule_turn(&mut self, host: usize) {
         let latency = 5 + self.random.below(40);
         let Some(process) = &mut self.hosts[host].process else { return };
-        if process.paused || process.turn_due || !matches!(process.busy, Busy::No) {
+        if process.paused || process.turn_due || process.busy != Busy::No {
             return;
         }
         process.turn_due = true;
@@ -223,21 +394,22 @@ impl World {
         self.after(latency, Happening::Turn { host, run });
     }
 
-    /// Runs until `time`.
+    /// Runs until `time`, or until a promise is broken.
     pub fn run_until(&mut self, time: u64) {
-        while let Some(Reverse((at, number))) = self.queue.peek().copied() {
-            if at > time {
-                break;
-            }
-            self.queue.pop();
+        while self.violation.is_none() && self.queue.peek().is_some_and(|next| next.at <= time) {
+            let Some(Scheduled { at, what, .. }) = self.queue.pop() else { break };
             self.now = at;
             self.handled += 1;
-            let what = self.happenings.remove(&number).expect("scheduled");
+            self.hash.write_u64(at);
+            what.words().into_iter().for_each(|word| self.hash.write_u64(word));
             self.handle(what);
         }
-        self.now = time;
+        if self.violation.is_none() {
+            self.now = time;
+        }
     }
 
+    /// Runs for so many microseconds.
     pub fn run_for(&mut self, duration: u64) {
         self.run_until(self.now + duration);
     }
@@ -245,7 +417,7 @@ impl World {
     /// Runs until `done`, looking every millisecond; `false` if that is not so after `patience`.
     pub fn run_until_so(&mut self, patience: u64, mut done: impl FnMut(&World) -> bool) -> bool {
         let end = self.now + patience;
-        while self.now < end {
+        while self.now < end && self.violation.is_none() {
             if done(self) {
                 return true;
             }
@@ -268,44 +440,82 @@ impl World {
             }
             Happening::Synced { host, run } => self.synced(host, run),
             Happening::Resume { host, run } => self.resume(host, run),
+            Happening::Client { client, at } => self.client(client, at),
+            Happening::Asked { connection, wanted } => self.asked(connection, wanted),
+            Happening::Told { connection, said } => self.told(connection, said),
+            Happening::Look { host, run, read, permit } => self.look(host, run, read, permit),
+            Happening::Recheck { host, run, read, permit, seen, applied } => {
+                self.recheck(host, run, read, permit, seen, applied);
+            }
+            Happening::Beat { host, run, connection } => self.beat(host, run, connection),
             network => self.network_event(network),
         }
     }
 
     /// The hosts that serve.
     pub fn serving(&self) -> Vec<usize> {
-        (0..self.settings.n).filter(|host| self.process(*host).is_some_and(|p| p.replica.status().serving)).collect()
+        (0..self.settings.n).filter(|host| self.process(*host).is_some_and(|p| p.replica().status().serving)).collect()
     }
 
-    /// Gives a new batch to this host, if it takes it.
+    /// When a host began to serve, if it does.
+    pub fn serving_since(&self, host: usize) -> Option<u64> {
+        self.serving_since[host]
+    }
+
+    /// Gives a new batch to this host, past its line, if it takes it. For worlds without clients.
     pub fn propose(&mut self, host: usize) -> bool {
-        let takes = self.process(host).is_some_and(|process| process.replica.accepts().is_ok());
+        let takes = self.process(host).is_some_and(|process| process.replica().accepts().is_ok());
         if takes {
-            self.proposals += 1;
-            let batch = bytes::Bytes::copy_from_slice(&self.proposals.to_le_bytes());
-            self.input(host, Input::Propose(batch));
+            let command = self.no_change();
+            self.input(host, Input::Propose(chat_core::codec::encode(&[command]).into()));
         }
         takes
     }
 
+    /// A command that is carried out, and changes nothing.
+    pub(crate) fn no_change(&mut self) -> Command {
+        self.proposals += 1;
+        let mut token = [0; 32];
+        token[..8].copy_from_slice(&self.proposals.to_le_bytes());
+        Command::CloseSession { token: TokenHash(token), at: Timestamp(0) }
+    }
+
+    /// What was sent between replicas since the last such call, by kind, and how many log entries were in it.
+    pub fn take_sent(&mut self) -> (BTreeMap<&'static str, u64>, u64) {
+        (std::mem::take(&mut self.network.sent), std::mem::take(&mut self.network.entries_sent))
+    }
+
+    /// The promise that was broken, if one was.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// One number for all that has happened.
+    pub fn trace_hash(&self) -> u64 {
+        self.hash.finish()
+    }
+
+    /// The last lines of the trace.
     pub fn tail(&self, lines: usize) -> String {
         let from = self.trace.len().saturating_sub(lines);
         self.trace.iter().skip(from).cloned().collect::<Vec<_>>().join("\n")
     }
 
+    /// How everything is.
     pub fn describe(&self) -> String {
-        let mut text = format!("acknowledged {}, committed {}\n", self.truth.acknowledged, self.truth.committed.len());
+        let mut text = format!("acknowledged {}, committed {}\n", self.truth.acknowledged(), self.truth.committed());
         for (at, host) in self.hosts.iter().enumerate() {
             match &host.process {
                 Some(process) => {
-                    let views = process.replica.log().views_in_force();
-                    text += &format!("{:?}\n    views {views:?}\n", process.replica.status());
+                    let views = process.replica().log().views_in_force();
+                    text += &format!("{:?}\n    views {views:?}\n", process.replica().status());
                 }
-                None => text += &format!("{} is down, disk: {} entries\n", id(at), host.disk.log.len()),
+                None => text += &format!("{} is down, disk: {} entries\n", id(at), host.entries()),
             }
+        }
+        for client in &self.clients {
+            text += &format!("{client:?}\n");
         }
         text
     }
 }
-
-pub const PATIENCE: u64 = 10 * SECOND;

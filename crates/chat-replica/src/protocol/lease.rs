@@ -131,7 +131,7 @@ impl Replica {
             let reached = |id: &ReplicaId, peer: &Peer| {
                 peer.reachable().is_some() && self.silent_for(*id) <= self.config.suspect_after
             };
-            let mut others = self.peers.iter().filter(|(id, peer)| **id != member.id && reached(id, peer));
+            let others = self.peers.iter().filter(|(id, peer)| **id != member.id && reached(id, peer));
             let clears = |(sent, contacts): &(Time, Vec<Member>)| *sent >= at && !contacts.contains(&member);
             let cleared = others.map(|(_, peer)| &peer.report).all(|report| report.as_ref().is_some_and(clears));
             if cleared || !self.holds(Rule::NobodyInContact) {
