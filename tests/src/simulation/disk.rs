@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 /// How many deaths of earlier process runs a disk remembers.
 const DEATHS: usize = 32;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Disk {
     pub id: DiskId,
     pub starts: Incarnation,
