@@ -26,6 +26,10 @@ pub struct Settings {
     pub cuts_buffer: bool,
     pub refusal_is_proof: bool,
     pub min_copies: usize,
+    /// All of them, except in tests that show what breaks without one.
+    pub rules: Rules,
+    /// Nothing leaves that rests on what is not durable yet: looked at, rather than left to show in what is lost.
+    pub order_is_checked: bool,
     /// Keep a readable trace of events.
     pub trace: bool,
 }
@@ -45,6 +49,8 @@ impl Settings {
             cuts_buffer: true,
             refusal_is_proof: true,
             min_copies: 1,
+            rules: Rules::ALL,
+            order_is_checked: true,
             trace: true,
         }
     }
@@ -174,6 +180,7 @@ impl World {
         let mut config = Config::new(me, peers, cluster, self.random.next());
         config.refusal_is_proof = self.settings.refusal_is_proof;
         config.min_copies = self.settings.min_copies;
+        config.rules = self.settings.rules;
         let origin = if self.random.chance(300) { 0 } else { self.random.below(1 << 40) };
         let permille_fast = self.random.below(self.settings.drift_permille + 1);
         let clock = Clock { started: self.now, origin, permille_fast };

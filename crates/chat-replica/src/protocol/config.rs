@@ -1,6 +1,7 @@
 //! What a replica is started with.
 
 use super::log::RecoveredLog;
+use super::rules::{Rule, Rules};
 use super::types::*;
 use core::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub cluster_if_founding: ClusterId,
     /// For jitter; 0 for none at all, where every order of events is tried anyway.
     pub seed: u64,
+    /// All of them, except in tests that show what breaks without one.
+    pub rules: Rules,
 }
 
 impl Config {
@@ -49,12 +52,14 @@ impl Config {
             min_copies: 1,
             cluster_if_founding,
             seed,
+            rules: Rules::ALL,
         }
     }
 
     /// T(1+drift): how long the grantor of a lease is bound, by its own clock.
     pub(super) fn lease_with_drift(&self) -> Duration {
-        self.lease + self.lease * self.drift_permille / 1000
+        let drift = if self.rules.hold(Rule::LeaseWithDrift) { self.drift_permille } else { 0 };
+        self.lease + self.lease * drift / 1000
     }
 }
 

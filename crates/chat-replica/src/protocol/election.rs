@@ -6,6 +6,7 @@ use super::primary::Primary;
 use super::quorum::quorum;
 use super::replica::{Replica, Role};
 use super::replication::Progress;
+use super::rules::Rule;
 use super::types::*;
 use core::time::Duration;
 
@@ -67,7 +68,17 @@ impl Replica {
 
     /// Whether this disk may count at all: it belongs to a cluster, is whole, and is not leaving.
     fn may_stand(&self) -> bool {
-        self.log.newest_view().is_some() && self.impaired_until.is_none() && !self.relinquished && !self.has_left()
+        self.log.newest_view().is_some() && self.counts() && !self.relinquished && !self.has_left()
+    }
+
+    /// Rule 15: an impaired disk has no vote.
+    pub(super) fn counts(&self) -> bool {
+        self.impaired_until.is_none() || !self.holds(Rule::ImpairedHasNoVote)
+    }
+
+    /// Rule 3: whether a candidate's log is at least as long as ours.
+    fn is_as_long(&self, last: Place) -> bool {
+        last.at_least(&self.log.last()) || !self.holds(Rule::LogComparison)
     }
 
     pub(super) fn elect(&mut self) {
@@ -158,8 +169,12 @@ impl Replica {
 
     /// Rule 4 for every view in force.
     pub(super) fn quorum_in_force(&self, votes: &[Member]) -> bool {
-        let views = self.log.views_in_force();
-        !views.is_empty() && views.iter().all(|at| quorum(&at.view, &self.me, votes, |m| self.is_proven(m)))
+        let views = match self.log.views_in_force() {
+            [_, .., newest] if !self.holds(Rule::EveryViewInForce) => std::slice::from_ref(newest),
+            views => views,
+        };
+        let satisfied = |at: &ViewAt| quorum(&at.view, &self.me, votes, |m| self.is_proven(m), self.config.rules);
+        !views.is_empty() && views.iter().all(satisfied)
     }
 
     /// Rule 3: takes an epoch above all that it has seen. Nobody is asked before the promise is durable.
@@ -184,8 +199,8 @@ impl Replica {
         let willing = (!self.hears_primary() || asker_led)
             && (!self.in_peace() || asker_has_vote)
             && matches!(self.role, Role::Follower)
-            && self.impaired_until.is_none()
-            && last.at_least(&self.log.last());
+            && self.counts()
+            && self.is_as_long(last);
         self.send(from, Message::PollReply { ballot, willing, promised: self.promised });
     }
 
@@ -206,10 +221,13 @@ impl Replica {
     pub(super) fn on_request_vote(&mut self, from: Member, epoch: Epoch, last: Place) {
         self.see(epoch);
         let own = self.log.last();
-        let granted = epoch > self.promised && last.at_least(&own) && self.impaired_until.is_none();
+        let new = epoch > self.promised;
+        let granted = (new || !self.holds(Rule::RefuseOldVotes)) && self.is_as_long(last) && self.counts();
         if granted {
             self.step_down();
-            self.promise(epoch);
+            if new {
+                self.promise(epoch);
+            }
             self.leader = None;
             self.polling = None;
             self.voted = Some(Voted { to: from, until: self.now.after(candidacy(self.sync_took)) });
@@ -219,7 +237,7 @@ impl Replica {
 
     pub(super) fn on_vote(&mut self, from: Member, epoch: Epoch, granted: bool, promised: Epoch, last: Place) {
         self.see(promised);
-        if epoch != self.promised {
+        if epoch != self.promised && self.holds(Rule::VoteForThisEpoch) {
             return;
         }
         let Role::Candidate(candidate) = &mut self.role else { return };
@@ -304,7 +322,7 @@ impl Replica {
     fn heard_votes(&self) -> Vec<Member> {
         let mut heard = self.reachable();
         heard.retain(|m| self.is_in_touch(m) && !self.is_impaired(m));
-        if self.impaired_until.is_none() {
+        if self.counts() {
             heard.push(self.me);
         }
         heard

@@ -4,6 +4,7 @@ use super::effects::{Event, Persist};
 use super::log::LogRead;
 use super::message::*;
 use super::replica::{Leader, Replica, Role};
+use super::rules::Rule;
 use super::types::*;
 
 /// What an append finds at the place that it follows.
@@ -19,7 +20,8 @@ impl Replica {
     pub(super) fn on_append(&mut self, from: Member, cluster: Option<ClusterId>, append: Append, disk: &dyn LogRead) {
         let epoch = append.epoch;
         self.see(epoch);
-        if epoch < self.promised || epoch.replica != from.id {
+        let old = epoch < self.promised && self.holds(Rule::RefuseOldEntries);
+        if old || epoch.replica != from.id {
             self.reply_append(from, epoch, 0, true);
             return;
         }
@@ -48,7 +50,7 @@ impl Replica {
             return;
         }
         self.verified = self.verified.max(matched);
-        self.commit(append.committed.min(matched));
+        self.commit_verified(append.committed, matched);
         self.reply_append(from, epoch, matched, false);
     }
 
@@ -109,6 +111,7 @@ impl Replica {
                     ));
                     return false;
                 }
+                Some(_) if !self.holds(Rule::ConflictsCutBack) => continue,
                 Some(_) => {
                     self.log.cut_back(entry.index, previous);
                     self.verified = self.verified.min(entry.index - 1);
@@ -128,7 +131,17 @@ impl Replica {
 
     /// Sent once all that was persisted before is durable (rule 1).
     fn reply_append(&mut self, to: Member, epoch: Epoch, matched: u64, conflict: bool) {
-        self.send_after(to, Message::AppendReply { epoch, promised: self.promised, matched, conflict });
+        let reply = Message::AppendReply { epoch, promised: self.promised, matched, conflict };
+        if self.holds(Rule::AcknowledgedDurable) {
+            self.send_after(to, reply);
+        } else {
+            self.send(to, reply);
+        }
+    }
+
+    /// Commits what the primary has committed, as far as the log is known to be equal to the primary's.
+    pub(super) fn commit_verified(&mut self, committed: u64, verified: u64) {
+        self.commit(if self.holds(Rule::CommitOnlyVerified) { committed.min(verified) } else { committed });
     }
 
     pub(super) fn fatal(&mut self, why: String) {

@@ -2,6 +2,7 @@
 
 use super::effects::{Event, Persist};
 use super::replica::{Replica, Role};
+use super::rules::Rule;
 use super::types::*;
 
 impl Replica {
@@ -15,7 +16,8 @@ impl Replica {
         let mut members = vec![self.me];
         for peer in self.peers.values() {
             let (Some(member), Some(hello)) = (peer.reachable(), &peer.hello) else { return };
-            if hello.founders != mine || hello.last.index > 0 {
+            let empty = hello.last.index == 0 || !self.holds(Rule::FoundOnEmptyDisks);
+            if hello.founders != mine || !empty {
                 return;
             }
             members.push(member);

@@ -3,6 +3,7 @@
 use super::effects::Event;
 use super::message::*;
 use super::replica::{Replica, Role};
+use super::rules::Rule;
 use super::types::*;
 use core::time::Duration;
 
@@ -69,7 +70,7 @@ impl Replica {
     /// Rule 5, handing over: the primary asks to be followed by this replica, so nobody needs to be polled.
     pub(super) fn on_transfer(&mut self, from: Member, epoch: Epoch) {
         let follows = self.leader.as_ref().is_some_and(|leader| leader.member == from);
-        let fit = self.impaired_until.is_none() && !self.relinquished && self.leaving.is_none();
+        let fit = self.counts() && !self.relinquished && self.leaving.is_none();
         if epoch == self.promised && follows && fit && matches!(self.role, Role::Follower) {
             self.stand();
         }
@@ -145,7 +146,7 @@ impl Replica {
     fn ask_to_be_left_out(&mut self) {
         let (now, epoch) = (self.now, self.promised);
         let Some(leader) = self.leader.as_ref().map(|leader| leader.member) else { return };
-        self.relinquished = true;
+        self.relinquished = self.holds(Rule::GoodbyeForEver);
         let Some(leaving) = &mut self.leaving else { return };
         if leaving.told_at.is_none_or(|at| now.since(at) >= LEAVE_AGAIN) {
             leaving.told_at = Some(now);

@@ -4,6 +4,7 @@ use super::effects::Event;
 use super::message::*;
 use super::peer::Peer;
 use super::replica::{Leader, Replica, Role};
+use super::rules::Rule;
 use super::types::*;
 use core::time::Duration;
 
@@ -54,8 +55,7 @@ impl Replica {
         self.see(ping.promised);
         if ping.primary && ping.promised == self.promised && ping.promised.replica == from.id {
             self.leader = Some(Leader { member: from, heard_at: self.now });
-            let committed = ping.committed.min(self.verified);
-            self.commit(committed);
+            self.commit_verified(ping.committed, self.verified);
         }
         let granted = self.grants(&from, &ping);
         if granted {
@@ -79,8 +79,8 @@ impl Replica {
     /// about to leave out.
     fn grants(&self, from: &Member, ping: &Ping) -> bool {
         let newest = self.log.newest_view();
-        newest.is_some_and(|at| at.view.names(from))
-            && ping.view == self.log.view_place()
+        (newest.is_some_and(|at| at.view.names(from)) || !self.holds(Rule::GrantToNamed))
+            && (ping.view == self.log.view_place() || !self.holds(Rule::GrantOnNewestView))
             && !self.withheld.contains(&from.id)
             && !self.means_to_drop(from)
             && !self.relinquished
@@ -88,7 +88,8 @@ impl Replica {
 
     pub(super) fn on_pong(&mut self, from: Member, pong: Pong) {
         self.see(pong.promised);
-        let until = pong.sent_at.after(self.config.lease);
+        let from_when = if self.holds(Rule::LeaseFromSending) { pong.sent_at } else { self.now };
+        let until = from_when.after(self.config.lease);
         let Some(peer) = self.peers.get_mut(&from.id) else { return };
         peer.report = Some((pong.sent_at, pong.contacts));
         if pong.granted && !self.relinquished {
@@ -112,18 +113,20 @@ impl Replica {
     }
 
     pub(super) fn refused(&mut self, member: Member) {
-        let (now, wanted) = (self.now, self.config.refusals);
+        let (now, rules) = (self.now, self.config.rules);
+        let wanted = if rules.hold(Rule::SeveralRefusals) { self.config.refusals } else { 1 };
         let usable = self.config.refusal_is_proof && !self.relinquished;
         let Some(peer) = self.peers.get_mut(&member.id) else { return };
         if usable {
-            peer.refused(member, now, wanted);
+            peer.refused(member, now, wanted, rules);
         }
     }
 
     /// Rule 8, refusal: no peer that we reach is still in contact with the refused process run, by an answer to a
     /// ping sent after the refusal.
     pub(super) fn prove_by_refusal(&mut self) {
-        let waiting: Vec<(Member, Time)> = self.peers.values().filter_map(Peer::refused_enough).collect();
+        let rules = self.config.rules;
+        let waiting: Vec<(Member, Time)> = self.peers.values().filter_map(|peer| peer.refused_enough(rules)).collect();
         for (member, at) in waiting {
             let denied = self.peers.iter().filter(|(id, _)| **id != member.id).any(|(id, peer)| {
                 let reached = peer.reachable().is_some() && self.silent_for(*id) <= self.config.suspect_after;
@@ -131,7 +134,7 @@ impl Replica {
                     peer.report.as_ref().is_some_and(|(sent, contacts)| *sent >= at && !contacts.contains(&member));
                 reached && !cleared
             });
-            if denied {
+            if denied && self.holds(Rule::NobodyInContact) {
                 self.ping_soon = true;
             } else {
                 self.proven(member, "its address refuses connections and nobody is in contact with it");
@@ -150,7 +153,7 @@ impl Replica {
 
     /// As with refusals: proof only while the lease held, by a clock read after it.
     pub(super) fn fenced(&mut self, member: Member) {
-        if self.holds_lease_of(&member) {
+        if self.holds_lease_of(&member) || !self.holds(Rule::FenceWithinLease) {
             self.declared_crashed(member, "fenced");
         }
     }
@@ -167,21 +170,25 @@ impl Replica {
     /// Whether we hold proof that this process run crashed (rule 8).
     pub(super) fn is_proven(&self, member: &Member) -> bool {
         let lacks = |at: &ViewAt| self.log.epoch_at(at.index) != Some(at.view.epoch);
-        self.peers.get(&member.id).is_some_and(|peer| peer.is_proven(member, &self.me, lacks))
+        self.peers.get(&member.id).is_some_and(|peer| peer.is_proven(member, &self.me, lacks, self.config.rules))
     }
 
     /// Rule 7: whether a view of these members breaks no promise of ours. `false` also while a lease runs.
     pub(super) fn may_propose(&self, members: &[Member]) -> bool {
         let bound = self.peers.values().flat_map(|peer| peer.bound_to(self.now));
-        bound.into_iter().all(|to| members.contains(&to) || self.is_proven(&to))
+        !self.holds(Rule::WaitForLeases) || bound.into_iter().all(|to| members.contains(&to) || self.is_proven(&to))
     }
 
     /// Until when reads may be answered from the applied state without asking anybody (rule 11); `None`: not now.
     pub fn lease_until(&self) -> Option<Time> {
         let Role::Primary(primary) = &self.role else { return None };
         let newest = self.log.newest_view()?;
-        if newest.index > self.log.committed() || !primary.serves(&self.log) || self.relinquished {
+        let committed = newest.index <= self.log.committed() || !self.holds(Rule::ReadInCommittedView);
+        if !committed || !primary.serves(&self.log) || self.relinquished {
             return None;
+        }
+        if !self.holds(Rule::ReadUnderLeases) {
+            return Some(Time(u64::MAX));
         }
         let others = newest.view.members.iter().filter(|m| **m != self.me);
         others

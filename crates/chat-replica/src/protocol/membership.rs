@@ -4,6 +4,7 @@ use super::effects::Persist;
 use super::primary::Primary;
 use super::quorum::quorum;
 use super::replica::{Replica, Role};
+use super::rules::Rule;
 use super::types::*;
 
 impl Replica {
@@ -74,6 +75,7 @@ impl Replica {
     /// An impaired disk counts for nothing (rules 12, 15), and so does one that has not said that it is whole.
     pub(super) fn is_impaired(&self, member: &Member) -> bool {
         self.peers.get(&member.id).and_then(|peer| peer.hello.as_ref()).is_none_or(|hello| hello.impaired)
+            && self.holds(Rule::ImpairedHoldsNothing)
     }
 
     /// Whether a view of these members would satisfy every view in force, itself among them. One that cannot commit
@@ -83,6 +85,6 @@ impl Replica {
         votes.retain(|m| !members.contains(m) && !self.is_impaired(m) && self.is_in_touch(m));
         votes.extend_from_slice(members);
         let views = self.log.views_in_force();
-        views.iter().all(|at| quorum(&at.view, &self.me, &votes, |m| self.is_proven(m)))
+        views.iter().all(|at| quorum(&at.view, &self.me, &votes, |m| self.is_proven(m), self.config.rules))
     }
 }

@@ -17,6 +17,7 @@
 //! | `lease`, `peer` | 7, 8, 11: leases, proof of crashes, when reads may be answered |
 //! | `founding`, `replica` | 12: the first start, and who is listened to |
 //! | `log` | the views in force, and where each epoch starts |
+//! | `rules` | those that carry safety, by name; tests can switch them off |
 //!
 //! The rest of rule 15 (a failed sync ends the process, a broken chain is corrupt) is the disk's, in `storage`. Left out:
 //! snapshots (rule 14), adding and removing replicas, `recover` (rule 10's last part).
@@ -36,6 +37,7 @@ mod primary;
 mod quorum;
 mod replica;
 mod replication;
+mod rules;
 mod status;
 mod types;
 
@@ -45,5 +47,6 @@ pub use log::{Log, LogRead, RecoveredLog};
 pub use message::{Append, Envelope, Hello, Message, Ping, Pong};
 pub use primary::NotAccepting;
 pub use replica::Replica;
+pub use rules::{Rule, Rules};
 pub use status::{Standing, Status};
 pub use types::*;

@@ -1,6 +1,7 @@
 //! What a replica knows of one peer: sessions, leases given and held (rule 7), and proof of crashes (rule 8).
 
 use super::message::Hello;
+use super::rules::{Rule, Rules};
 use super::types::*;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -74,9 +75,10 @@ impl Peer {
         Peer { known, ..Peer::default() }
     }
 
-    pub fn admission(&self, from: &Member) -> Admission {
+    pub fn admission(&self, from: &Member, rules: Rules) -> Admission {
         match self.known.iter().find(|known| known.same_disk(from)) {
             Some(known) if known == from => Admission::Same,
+            Some(_) if !rules.hold(Rule::StaleRunsRefused) => Admission::Same,
             Some(known) if known.incarnation.count >= from.incarnation.count => Admission::Stale(known.incarnation),
             _ => Admission::New,
         }
@@ -165,11 +167,11 @@ impl Peer {
 
     /// Rule 8: exactly ECONNREFUSED. `held` is until when the refused process run is bound to us: the refusal counts only
     /// while that has not run out, by a clock read after it.
-    pub fn refused(&mut self, member: Member, now: Time, wanted: u32) {
-        if self.in_session(&member) {
+    pub fn refused(&mut self, member: Member, now: Time, wanted: u32, rules: Rules) {
+        if self.speaks_still(&member, rules) {
             return;
         }
-        let held = self.held_until(&member).is_some_and(|until| now < until);
+        let held = self.held_until(&member).is_some_and(|until| now < until) || !rules.hold(Rule::LeaseBeforeRefusal);
         if self.refusals.as_ref().is_none_or(|r| r.member != member) {
             self.refusals = Some(Refusals { member, count: 0, enough_at: None });
         }
@@ -189,10 +191,16 @@ impl Peer {
 
     /// A process run that was refused often enough, its sessions ended, and when: what is missing is that no peer is in
     /// contact with it.
-    pub fn refused_enough(&self) -> Option<(Member, Time)> {
+    pub fn refused_enough(&self, rules: Rules) -> Option<(Member, Time)> {
         let refusals = self.refusals.as_ref()?;
         let at = refusals.enough_at?;
-        (!self.in_session(&refusals.member) && !self.proven.contains(&refusals.member)).then_some((refusals.member, at))
+        let speaks = self.speaks_still(&refusals.member, rules);
+        (!speaks && !self.proven.contains(&refusals.member)).then_some((refusals.member, at))
+    }
+
+    /// Rule 8: whether a session contradicts refusals.
+    fn speaks_still(&self, member: &Member, rules: Rules) -> bool {
+        self.in_session(member) && rules.hold(Rule::SessionsEnded)
     }
 
     /// Sticky: a crashed process run stays crashed. Sessions with it that have not ended yet are over.
@@ -216,14 +224,15 @@ impl Peer {
 
     /// Rule 8, as far as it concerns this peer: an operator's or a fence's word and refusal are kept; a successor's word
     /// is valid if every view of the dead that `lacks` includes `me`.
-    pub fn is_proven(&self, member: &Member, me: &Member, lacks: impl Fn(&ViewAt) -> bool) -> bool {
+    pub fn is_proven(&self, member: &Member, me: &Member, lacks: impl Fn(&ViewAt) -> bool, rules: Rules) -> bool {
         if self.proven.contains(member) {
             return true;
         }
+        let allowed = |at: &ViewAt| !lacks(at) || at.view.names(me) || !rules.hold(Rule::SuccessorsViewsNameMe);
         self.deaths
             .iter()
             .filter(|(disk, death)| *disk == member.disk && death.incarnation == member.incarnation)
-            .any(|(_, death)| death.views.iter().all(|at| !lacks(at) || at.view.names(me)))
+            .any(|(_, death)| death.views.iter().all(allowed))
     }
 
     /// Whether that process run was proven crashed, by anything but its successor's word.

@@ -3,8 +3,10 @@
 use super::effects::{Event, Persist};
 use super::handover::Transfer;
 use super::log::Log;
+use super::quorum::has_spoken;
 use super::replica::{Replica, Role};
 use super::replication::Progress;
+use super::rules::Rule;
 use super::types::*;
 use std::collections::BTreeMap;
 
@@ -80,7 +82,8 @@ impl Replica {
             return Err(NotAccepting::HandingOver);
         }
         let copies = self.log.newest_view().map_or(0, |at| at.view.members.len());
-        if copies < self.config.min_copies { Err(NotAccepting::TooFewCopies(copies)) } else { Ok(()) }
+        let enough = copies >= self.config.min_copies || !self.holds(Rule::MinCopies);
+        if enough { Ok(()) } else { Err(NotAccepting::TooFewCopies(copies)) }
     }
 
     /// Rule 1: the primary appends, and sends at the same time as its own disk syncs.
@@ -117,16 +120,18 @@ impl Replica {
     fn commit_what_is_held(&mut self) {
         let Role::Primary(primary) = &self.role else { return };
         let Some(newest) = self.log.newest_view() else { return };
-        let least = newest.index.max(self.log.committed() + 1);
-        let places = primary.progress.values().map(|progress| progress.matched).chain([self.log.durable()]);
+        // Its newest view is always of its own epoch, so that what commits ends with its own epoch.
+        let view = if self.holds(Rule::CommitReachesView) { newest.index } else { 0 };
+        let least = view.max(self.log.committed() + 1);
+        let places = primary.progress.values().map(|progress| progress.matched).chain([self.own_place()]);
         let mut places: Vec<u64> = places.filter(|place| *place >= least).collect();
         places.sort_unstable_by(|a, b| b.cmp(a));
         let serving_before = primary.serves(&self.log);
         let held = places.into_iter().find(|place| {
             let holders = self.holders(primary, *place);
-            self.log.epoch_at(*place) == Some(primary.epoch)
-                && newest.view.members.iter().all(|m| holders.iter().any(|h| h.same_disk(m)))
-                && self.quorum_in_force(&holders)
+            let everybody = newest.view.members.iter().all(|m| has_spoken(m, &holders, self.config.rules));
+            (everybody || !self.holds(Rule::EveryMemberHolds))
+                && (self.quorum_in_force(&holders) || !self.holds(Rule::HoldersAreQuorum))
         });
         let (first, epoch) = (primary.first, primary.epoch);
         let Some(held) = held else { return };
@@ -140,10 +145,15 @@ impl Replica {
     fn holders(&self, primary: &Primary, place: u64) -> Vec<Member> {
         let held = primary.progress.values().filter(|progress| progress.matched >= place).map(|p| p.member);
         let mut holders: Vec<Member> = held.filter(|m| !self.is_impaired(m)).collect();
-        if self.log.durable() >= place {
+        if self.own_place() >= place {
             holders.push(self.me);
         }
         holders
+    }
+
+    /// Up to where the primary's own disk counts: what is durable.
+    fn own_place(&self) -> u64 {
+        if self.holds(Rule::OwnEntriesDurable) { self.log.durable() } else { self.log.last().index }
     }
 
     /// Up to where a new entry may be proposed before earlier ones commit.

@@ -8,6 +8,7 @@ use super::log::{Log, LogRead};
 use super::message::*;
 use super::peer::{Admission, Peer};
 use super::primary::Primary;
+use super::rules::Rule;
 use super::types::*;
 use std::collections::BTreeMap;
 
@@ -113,6 +114,11 @@ impl Replica {
             out: Effects::default(),
             config,
         }
+    }
+
+    /// Whether this rule holds: always, except in tests that show what breaks without it.
+    pub(super) fn holds(&self, rule: Rule) -> bool {
+        self.config.rules.hold(rule)
     }
 
     /// Takes what happened, in order, and returns what to do. `now` was read after the last of it happened.
@@ -223,7 +229,7 @@ impl Replica {
     /// Rule 12: remembers a new process run durably; a stale one is told so and not listened to.
     fn admit(&mut self, from: &Member) -> bool {
         let Some(peer) = self.peers.get_mut(&from.id) else { return false };
-        match peer.admission(from) {
+        match peer.admission(from, self.config.rules) {
             Admission::Same => {}
             Admission::New => {
                 peer.remember(*from);
@@ -242,6 +248,7 @@ impl Replica {
     fn receive(&mut self, envelope: Envelope, disk: &dyn LogRead) {
         let Envelope { cluster, from, to, message } = envelope;
         let same_cluster = cluster.is_none() || self.cluster.is_none() || cluster == self.cluster;
+        let same_cluster = same_cluster || !self.holds(Rule::SameCluster);
         if to != self.me || !same_cluster || from.id == self.me.id {
             return;
         }
@@ -306,7 +313,9 @@ impl Replica {
         self.promised = epoch;
         self.see(epoch);
         self.verified = self.log.committed();
-        self.out.persist.push(Persist::Promise(epoch));
+        if self.holds(Rule::PromiseDurable) {
+            self.out.persist.push(Persist::Promise(epoch));
+        }
     }
 
     pub(super) fn send(&mut self, to: Member, message: Message) {
@@ -370,7 +379,8 @@ impl Replica {
         // All that this disk ever acknowledged is there again. What it acknowledged before it promised to hear nobody else
         // has either committed, and then a later primary's committed log holds it, or never will.
         let later = self.log.epoch_at(self.log.committed()) > Some(self.promised_at_start);
-        if self.impaired_until.is_some_and(|until| self.log.committed() >= until || later) {
+        let at_once = !self.holds(Rule::RepairedWhenWhole);
+        if self.impaired_until.is_some_and(|until| self.log.committed() >= until || later || at_once) {
             self.repaired();
         }
     }

@@ -3,6 +3,7 @@
 use super::log::LogRead;
 use super::message::*;
 use super::replica::{Replica, Role};
+use super::rules::Rule;
 use super::types::*;
 use std::collections::VecDeque;
 
@@ -142,8 +143,9 @@ impl Replica {
     ) {
         self.see(promised);
         let (now, last, retry) = (self.now, self.log.last().index, self.retry());
+        let any_epoch = !self.holds(Rule::AcknowledgedInEpoch);
         let Role::Primary(primary) = &mut self.role else { return };
-        if epoch != primary.epoch {
+        if epoch != primary.epoch && !any_epoch {
             return;
         }
         if promised > epoch {
