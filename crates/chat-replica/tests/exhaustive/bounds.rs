@@ -1,5 +1,6 @@
 //! How much may happen in one search.
 
+use chat_replica::protocol::Rules;
 use core::time::Duration;
 
 /// The time between two regular ticks. Longer than a candidacy and twice the longest pause between polls, so whatever the
@@ -13,8 +14,10 @@ pub const LEASE: Duration = Duration::from_millis(280);
 /// What may still happen, of each kind so often.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Budget {
-    /// Crashes, at rest or between any two effects of a turn.
+    /// Crashes.
     pub crashes: u8,
+    /// How many of them may come between any two effects of a turn, rather than between turns.
+    pub torn: u8,
     pub restarts: u8,
     /// New entries that a primary is given.
     pub proposals: u8,
@@ -49,6 +52,7 @@ impl Budget {
     pub fn words(&self) -> String {
         let all = [
             (self.crashes, "crashes"),
+            (self.torn, "of them torn"),
             (self.restarts, "restarts"),
             (self.proposals, "proposals"),
             (self.pings, "pings"),
@@ -91,12 +95,14 @@ pub struct Bounds {
     /// By how many thousandths each clock runs fast.
     pub fast: [u64; 3],
     pub lease: Duration,
+    /// All, but where it is to be shown that the search would find what they prevent.
+    pub rules: Rules,
     /// What it must get to see; otherwise the bounds are too narrow to mean anything.
     pub reaches: &'static [&'static str],
 }
 
 impl Bounds {
     pub const fn new(name: &'static str, start: Start, budget: Budget, reaches: &'static [&'static str]) -> Bounds {
-        Bounds { name, start, budget, fast: [0; 3], lease: LEASE, reaches }
+        Bounds { name, start, budget, fast: [0; 3], lease: LEASE, rules: Rules::ALL, reaches }
     }
 }

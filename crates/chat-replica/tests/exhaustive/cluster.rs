@@ -36,28 +36,74 @@ pub enum Arrival {
 /// One thing that happens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum What {
-    Receive { from: usize, to: usize, arrival: Arrival },
-    Lose { from: usize, to: usize },
+    Receive {
+        from: usize,
+        to: usize,
+        arrival: Arrival,
+    },
+    Lose {
+        from: usize,
+        to: usize,
+    },
     /// A ping arrives, and its answer too.
-    Exchange { from: usize, to: usize },
+    Exchange {
+        from: usize,
+        to: usize,
+    },
     /// A ping arrives; its answer is late or lost.
-    Ping { from: usize, to: usize },
-    Pong { from: usize, to: usize },
-    Crash { at: usize },
-    Restart { at: usize },
+    Ping {
+        from: usize,
+        to: usize,
+    },
+    Pong {
+        from: usize,
+        to: usize,
+    },
+    /// A poll, and its answer.
+    Poll {
+        from: usize,
+        to: usize,
+    },
+    Crash {
+        at: usize,
+    },
+    Restart {
+        at: usize,
+    },
     /// The sessions with a process that is gone, or cannot be reached, end at this end.
-    HangUp { at: usize, peer: usize },
-    Refused { at: usize, peer: usize },
+    HangUp {
+        at: usize,
+        peer: usize,
+    },
+    Refused {
+        at: usize,
+        peer: usize,
+    },
     /// Both dial each other, and are answered.
-    Connect { a: usize, b: usize },
+    Connect {
+        a: usize,
+        b: usize,
+    },
     Moment,
     /// Every process ticks at the end of each quantum, but for one that sleeps.
-    Quanta { count: u8, asleep: Option<usize> },
-    Propose { at: usize },
-    Cut { from: usize, to: usize },
+    Quanta {
+        count: u8,
+        asleep: Option<usize>,
+    },
+    Propose {
+        at: usize,
+    },
+    Cut {
+        from: usize,
+        to: usize,
+    },
     Heal,
-    Leave { at: usize },
-    Damage { at: usize },
+    Leave {
+        at: usize,
+    },
+    Damage {
+        at: usize,
+    },
 }
 
 /// What happens, and whether a process is killed in the middle of what it does then: after so many of its effects.
@@ -109,9 +155,7 @@ impl State {
             Start::PairWithoutThird | Start::PairAndLearner => &[2],
             Start::Alone => &[2, 1],
         };
-        for lost in lost {
-            run.leave_out(*lost);
-        }
+        run.leave_out(lost);
         if bounds.start == Start::PairAndLearner {
             run.happen(What::Restart { at: 2 });
             [(0, 2), (1, 2)].into_iter().for_each(|(a, b)| run.happen(What::Connect { a, b }));
@@ -231,6 +275,9 @@ impl State {
             out.push(What::Exchange { from, to });
             out.push(What::Ping { from, to });
         }
+        if self.network.polls[from][to].is_some() {
+            out.push(What::Poll { from, to });
+        }
         if self.network.pongs[from][to].is_some() {
             out.push(What::Pong { from, to });
         }
@@ -285,6 +332,7 @@ impl<'b> Run<'b> {
             }
             What::Ping { from, to } => self.ping(from, to),
             What::Pong { from, to } => self.pong(from, to),
+            What::Poll { from, to } => self.poll(from, to),
             What::Crash { at } => {
                 take(&mut self.state.left.crashes);
                 self.kill(at);
@@ -368,6 +416,15 @@ impl<'b> Run<'b> {
         }
     }
 
+    fn poll(&mut self, from: usize, to: usize) {
+        let poll = self.state.network.edit().polls[from][to].take();
+        self.turn(to, poll.map(Input::Receive).into_iter().collect());
+        let queue = &mut self.state.network.edit().messages[to][from];
+        let answered = queue.iter().rposition(|envelope| matches!(envelope.message, Message::PollReply { .. }));
+        let answer = answered.map(|at| queue.remove(at));
+        self.turn(from, answer.map(Input::Receive).into_iter().collect());
+    }
+
     fn quanta(&mut self, count: u8, asleep: Option<usize>) {
         let left = &mut self.state.left;
         take(if count == 1 { &mut left.quanta } else { &mut left.silences });
@@ -425,6 +482,17 @@ impl<'b> Run<'b> {
             let session = member.incarnation.count;
             let up = |outbound| Input::SessionUp { session, peer: member, outbound };
             self.turn(at, over.into_iter().chain([up(false), up(true)]).collect());
+        }
+        // Nothing goes before a greeting in a session. Where none can get lost, it comes at once.
+        let budget = &self.bounds.budget;
+        if budget.losses == 0 && budget.overtakes == 0 {
+            [(a, b), (b, a)].into_iter().for_each(|(from, to)| self.greet(from, to));
+        }
+    }
+
+    fn greet(&mut self, from: usize, to: usize) {
+        while let Some(Message::Hello(_)) = self.state.network.messages[from][to].first().map(|first| &first.message) {
+            self.receive(from, to, Arrival::InOrder);
         }
     }
 
@@ -497,6 +565,7 @@ impl<'b> Run<'b> {
         }
         self.crash = None;
         take(&mut self.state.left.crashes);
+        take(&mut self.state.left.torn);
         self.kill(at);
         true
     }
@@ -581,6 +650,12 @@ impl<'b> Run<'b> {
                 return true;
             }
         }
+        for (from, to) in pairs() {
+            if self.state.network.polls[from][to].is_some() {
+                self.happen(What::Poll { from, to });
+                return true;
+            }
+        }
         for (from, to) in pairs().filter(|_| pings) {
             if self.state.network.pings[from][to].is_some() {
                 self.state.left.pings = u8::MAX;
@@ -600,20 +675,20 @@ impl<'b> Run<'b> {
         while self.step_of_settling(true) {}
     }
 
-    /// A crash, and the proof of it by refusal.
-    fn leave_out(&mut self, lost: usize) {
-        self.happen(What::Crash { at: lost });
-        for at in (0..N).filter(|at| *at != lost) {
-            if self.state.can_hang_up(at, lost) {
-                self.happen(What::HangUp { at, peer: lost });
+    /// Crashes, all at once, and the proof of them by refusal.
+    fn leave_out(&mut self, lost: &[usize]) {
+        lost.iter().for_each(|at| self.happen(What::Crash { at: *at }));
+        for (at, peer) in pairs() {
+            if self.state.can_hang_up(at, peer) {
+                self.happen(What::HangUp { at, peer });
             }
-            if self.state.can_be_refused(at, lost) {
-                self.happen(What::Refused { at, peer: lost });
+            if self.state.can_be_refused(at, peer) {
+                self.happen(What::Refused { at, peer });
             }
         }
         self.settle();
-        let named = self.state.process(0).is_some_and(|process| process.replica.named_in_view(id(lost)).is_some());
-        assert!(!named, "{} was left out", id(lost));
+        let named = |lost: &usize| self.state.process(0).is_some_and(|p| p.replica.named_in_view(id(*lost)).is_some());
+        assert!(!lost.iter().any(named), "whoever crashed was left out");
     }
 }
 

@@ -68,6 +68,7 @@ impl Host {
             lease: bounds.lease,
             suspect_after: 2 * QUANTUM + QUANTUM / 5,
             refusals: 1,
+            rules: bounds.rules,
             stall_limit: Duration::from_secs(3600),
             ..Config::new(me, peers, ClusterId([9; 16]), 0)
         };

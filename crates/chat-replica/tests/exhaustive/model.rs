@@ -1,6 +1,6 @@
 //! The search: what must always hold, and what must be seen at least once.
 
-use super::bounds::{Bounds, Budget};
+use super::bounds::Bounds;
 use super::cluster::{Action, Run, State, What};
 use super::host::N;
 use super::truth::Broken;
@@ -75,7 +75,7 @@ impl Model for Search {
         for what in all {
             actions.push(Action { what, crash: None });
             // Crashes in the middle. After its last effect a process may as well crash at rest.
-            if state.left.crashes == 0 || matches!(what, What::Crash { .. }) {
+            if state.left.crashes.min(state.left.torn) == 0 || matches!(what, What::Crash { .. }) {
                 continue;
             }
             let effects = Run::effects(&self.bounds, state, what);
@@ -117,7 +117,7 @@ impl Model for Search {
 
     fn within_boundary(&self, _: &State) -> bool {
         let so_far = self.transitions.fetch_add(1, Ordering::Relaxed);
-        if so_far >= self.limits.transitions || so_far % 256 == 0 && self.began.elapsed() >= self.limits.time {
+        if so_far >= self.limits.transitions || so_far.is_multiple_of(256) && self.began.elapsed() >= self.limits.time {
             self.cut_short.store(true, Ordering::Relaxed);
         }
         !self.cut_short.load(Ordering::Relaxed)
@@ -139,9 +139,9 @@ fn may_read(bounds: &Bounds, state: &State, at: usize) -> bool {
 }
 
 fn no_stale_read(bounds: &Bounds, state: &State) -> bool {
-    (0..N).filter(|at| may_read(bounds, state, *at)).all(|at| {
-        state.process(at).is_some_and(|process| process.replica.committed() >= state.truth.acknowledged)
-    })
+    (0..N)
+        .filter(|at| may_read(bounds, state, *at))
+        .all(|at| state.process(at).is_some_and(|process| process.replica.committed() >= state.truth.acknowledged))
 }
 
 impl Search {
@@ -206,22 +206,3 @@ impl Found {
         self.bounds.reaches.iter().copied().filter(|name| !self.reached.contains(name)).collect()
     }
 }
-
-/// Less of everything: whether a budget is spent does not matter to what was found.
-pub const NOTHING: Budget = Budget {
-    crashes: 0,
-    restarts: 0,
-    proposals: 0,
-    pings: 0,
-    moments: 0,
-    quanta: 0,
-    silences: 0,
-    sleeps: 0,
-    losses: 0,
-    doubles: 0,
-    overtakes: 0,
-    cuts: 0,
-    heals: 0,
-    leaves: 0,
-    damages: 0,
-};

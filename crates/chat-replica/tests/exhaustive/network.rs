@@ -4,6 +4,8 @@
 //! the cost of its budget. Pings and pongs stand apart: of each there is one under way from one process to another, the newest, it may arrive
 //! at any moment or never, and a later one takes its place. Without that, every turn's pings would come before and
 //! after everything else, and most of those orders differ in nothing but when a lease begins within one instant.
+//! So do polls, each asked and answered in one step or never: by them nothing changes hands (rule 3). A late answer only makes
+//! somebody stand later than it might, and that is the same as a late request for a vote.
 
 use super::host::{N, host_of};
 use chat_replica::protocol::*;
@@ -14,6 +16,7 @@ pub struct Network {
     pub messages: [[Vec<Envelope>; N]; N],
     pub pings: [[Option<Envelope>; N]; N],
     pub pongs: [[Option<Envelope>; N]; N],
+    pub polls: [[Option<Envelope>; N]; N],
     /// What `from` sends does not reach `to`.
     pub cut: [[bool; N]; N],
 }
@@ -27,6 +30,7 @@ impl Network {
         }
         match envelope.message {
             Message::Ping(_) => self.pings[from][to] = Some(envelope),
+            Message::Poll { .. } => self.polls[from][to] = Some(envelope),
             Message::Pong(_) => self.pongs[from][to] = Some(envelope),
             _ => {
                 self.messages[from][to].push(envelope);
@@ -41,6 +45,7 @@ impl Network {
         self.messages[from][to].clear();
         self.pings[from][to] = None;
         self.pongs[from][to] = None;
+        self.polls[from][to] = None;
     }
 
     pub fn cut(&mut self, from: usize, to: usize) {

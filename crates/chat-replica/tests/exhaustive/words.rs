@@ -56,6 +56,7 @@ fn what(state: &State, what: What) -> String {
         What::Exchange { from, to } => format!("{} pings {}, and is answered", name(from), name(to)),
         What::Ping { from, to } => format!("{} pings {}, and the answer is late", name(from), name(to)),
         What::Pong { from, to } => format!("the late answer of {} reaches {}", name(from), name(to)),
+        What::Poll { from, to } => format!("{} polls {}, and is answered", name(from), name(to)),
         What::Crash { at } => format!("{} crashes", name(at)),
         What::Restart { at } => format!("{} starts again", id(at)),
         What::HangUp { at, peer } => format!("the sessions of {} with {} end", name(at), id(peer)),
@@ -81,21 +82,31 @@ fn message(envelope: &Envelope) -> String {
             let entries: Vec<String> = append.entries.iter().map(entry).collect();
             let Append { epoch, prev, committed, .. } = append;
             let entries = entries.join(", ");
-            format!("Append({epoch}, after {}@{}: [{entries}], committed {committed}) from {from}", prev.index, prev.epoch)
+            format!(
+                "Append({epoch}, after {}@{}: [{entries}], committed {committed}) from {from}",
+                prev.index, prev.epoch
+            )
         }
         Message::Hello(hello) => {
             let Hello { promised, last, committed, .. } = hello;
             format!("Hello(promised {promised}, last {}@{}, committed {committed}) from {from}", last.index, last.epoch)
         }
         Message::AppendReply { epoch, matched, conflict, .. } => {
-            format!("AppendReply({epoch}, {} {matched}) from {from}", if *conflict { "conflict after" } else { "matched" })
+            format!(
+                "AppendReply({epoch}, {} {matched}) from {from}",
+                if *conflict { "conflict after" } else { "matched" }
+            )
         }
-        Message::RequestVote { epoch, last } => format!("RequestVote({epoch}, last {}@{}) from {from}", last.index, last.epoch),
+        Message::RequestVote { epoch, last } => {
+            format!("RequestVote({epoch}, last {}@{}) from {from}", last.index, last.epoch)
+        }
         Message::Vote { epoch, granted, .. } => {
             format!("Vote({epoch}, {}) from {from}", if *granted { "granted" } else { "denied" })
         }
         Message::Poll { last, .. } => format!("Poll(last {}@{}) from {from}", last.index, last.epoch),
-        Message::PollReply { willing, .. } => format!("PollReply({}) from {from}", if *willing { "willing" } else { "unwilling" }),
+        Message::PollReply { willing, .. } => {
+            format!("PollReply({}) from {from}", if *willing { "willing" } else { "unwilling" })
+        }
         other => format!("{other:?} from {from}"),
     }
 }
@@ -113,14 +124,20 @@ fn entry(entry: &Entry) -> String {
 fn changes(before: &State, after: &State) -> String {
     let mut text = String::new();
     for at in 0..N {
-        let of = |state: &State| state.process(at).map(|process| {
-            let status = process.replica.status();
-            (status.standing, status.epoch, process.replica.serving(), status.committed, status.last)
-        });
+        let of = |state: &State| {
+            state.process(at).map(|process| {
+                let status = process.replica.status();
+                (status.standing, status.epoch, process.replica.serving(), status.committed, status.last)
+            })
+        };
         let (old, new) = (of(before), of(after));
         if let (Some((standing, epoch, serving, committed, last)), true) = (new, old != new) {
             let serves = if serving.is_some() { ", serves" } else { "" };
-            let _ = writeln!(text, "         {}: {standing:?} in {epoch}{serves}, log up to {last}, committed {committed}", name(after, at));
+            let _ = writeln!(
+                text,
+                "         {}: {standing:?} in {epoch}{serves}, log up to {last}, committed {committed}",
+                name(after, at)
+            );
         }
     }
     text
@@ -144,7 +161,8 @@ fn last(search: &Search, state: &State) -> String {
         let _ = writeln!(text, "      disk: promised {}, {}", host.disk.promised, log.join(", "));
     }
     let truth = &state.truth;
-    let committed: Vec<String> = truth.committed.iter().enumerate().map(|(at, c)| format!("{}@{}", at + 1, c.epoch)).collect();
+    let committed: Vec<String> =
+        truth.committed.iter().enumerate().map(|(at, c)| format!("{}@{}", at + 1, c.epoch)).collect();
     let _ = writeln!(text, "  Committed: {}; acknowledged up to {}", committed.join(", "), truth.acknowledged);
     if let Some(broken) = &truth.broken {
         let _ = writeln!(text, "  {broken:?}");
