@@ -74,15 +74,16 @@ impl Budget {
 }
 
 /// Where a search begins. Replica 1 leads, all that was sent has arrived, and the members hold each other's leases.
+/// Production code gets there by itself: it is founded, driven by the same actions, and checked on the way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Start {
     /// All three are members.
     Three,
     /// 3 crashed and was left out; it is down.
     PairWithoutThird,
-    /// The same, and 3 runs again, a learner that holds everything: the next ping takes it in.
+    /// The same, but 3 runs again, and has begun sessions with 1: a learner, and nothing that it is sent has arrived.
     PairAndLearner,
-    /// 3, then 2 crashed and were left out; both are down.
+    /// 2 and 3 crashed and were left out; both are down.
     Alone,
 }
 

@@ -64,8 +64,8 @@ pub const SMALL: &[Bounds] = &[
     Bounds::new(
         "a learner while the view changes",
         Start::PairAndLearner,
-        Budget { crashes: 1, pings: 1, ..CALM },
-        &[VIEW_CHANGED],
+        Budget { crashes: 1, ..CALM },
+        &[VIEW_CHANGED, LEARNER, PROVED],
     ),
 ];
 
@@ -140,8 +140,8 @@ pub const LARGE: &[Bounds] = &[
     Bounds::new(
         "a learner while the view changes, a torn crash, an entry",
         Start::PairAndLearner,
-        Budget { crashes: 1, torn: 1, pings: 1, proposals: 1, ..CALM },
-        &[VIEW_CHANGED],
+        Budget { crashes: 1, torn: 1, proposals: 1, ..CALM },
+        &[VIEW_CHANGED, LEARNER],
     ),
 ];
 
