@@ -13,7 +13,7 @@ const BITES: &[(Rule, Start, Budget)] = {
     &[
         (Rule::EveryMemberHolds, Three, Budget { crashes: 2, proposals: 1, ..NOTHING }),
         (Rule::OwnEntriesDurable, Alone, Budget { crashes: 1, torn: 1, restarts: 1, proposals: 1, ..NOTHING }),
-        (Rule::MajorityForLive, Alone, Budget { restarts: 2, ..NOTHING }),
+        (Rule::MajorityForLive, PairAndLearner, Budget { crashes: 1, restarts: 1, ..NOTHING }),
         (Rule::HalfWithPrimary, PairWithoutThird, Budget { silences: 1, moments: 1, ..NOTHING }),
         (Rule::WaitForLeases, Three, Budget { cuts: 2, proposals: 1, ..NOTHING }),
         (Rule::LeaseBeforeRefusal, PairWithoutThird, Budget { silences: 1, crashes: 1, ..NOTHING }),
@@ -30,7 +30,7 @@ const SLOW_BITES: &[(Rule, Start, Budget)] = {
         (Rule::LeaseFromSending, PairWithoutThird, Budget { silences: 1, quanta: 1, pings: 1, crashes: 1, ..NOTHING }),
         (Rule::ReadUnderLeases, Three, Budget { cuts: 2, quanta: 1, proposals: 1, ..NOTHING }),
         (Rule::EveryViewInForce, PairAndLearner, Budget { crashes: 1, restarts: 1, ..NOTHING }),
-        (Rule::MajorityForLive, PairAndLearner, Budget { crashes: 1, restarts: 1, ..NOTHING }),
+        (Rule::LeaseWithDrift, Three, Budget { cuts: 2, quanta: 1, proposals: 1, ..NOTHING }),
     ]
 };
 
@@ -40,10 +40,13 @@ fn without_a_rule_the_search_finds_what_it_prevents() {
     let large = std::env::var("EXHAUSTIVE").is_ok_and(|size| size == "large");
     let slow = if large { SLOW_BITES } else { &[] };
     let shown = std::env::var("EXHAUSTIVE_SHOW").unwrap_or_default();
-    let limits = Limits { transitions: 1_000_000, time: Duration::from_secs(120) };
+    let limits = Limits { transitions: 2_000_000, time: Duration::from_secs(600) };
     let mut missed = Vec::new();
     for (rule, start, budget) in BITES.iter().chain(slow) {
         let mut bounds = narrow("without a rule", *start, *budget);
+        if *rule == Rule::LeaseWithDrift {
+            bounds = bounds.with_fast_clock();
+        }
         bounds.rules = Rules::without(&[*rule]);
         let found = Search::new(bounds, limits).run();
         match &found.violation {
