@@ -106,9 +106,4 @@ impl Bounds {
     pub const fn new(name: &'static str, start: Start, budget: Budget, reaches: &'static [&'static str]) -> Bounds {
         Bounds { name, start, budget, fast: [0; 3], lease: LEASE, rules: Rules::ALL, reaches }
     }
-
-    /// The clock of replica 2 runs as fast as is allowed, and a quantum is over by it when a lease has ended, but not by others'.
-    pub const fn with_fast_clock(self) -> Bounds {
-        Bounds { fast: [0, 50, 0], lease: Duration::from_millis(315), ..self }
-    }
 }

@@ -120,13 +120,6 @@ pub const LARGE: &[Bounds] = &[
         &[VIEW_CHANGED, MAJORITY],
     ),
     Bounds::new(
-        "three, a fast clock, two links cut one way, leases end",
-        Start::Three,
-        Budget { cuts: 2, quanta: 1, proposals: 1, ..CALM },
-        &[],
-    )
-    .with_fast_clock(),
-    Bounds::new(
         "three lose touch, two crash",
         Start::Three,
         Budget { silences: 1, pings: 1, crashes: 2, ..CALM },

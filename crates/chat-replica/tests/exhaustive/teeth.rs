@@ -30,7 +30,6 @@ const SLOW_BITES: &[(Rule, Start, Budget)] = {
         (Rule::LeaseFromSending, PairWithoutThird, Budget { silences: 1, quanta: 1, pings: 1, crashes: 1, ..NOTHING }),
         (Rule::ReadUnderLeases, Three, Budget { cuts: 2, quanta: 1, proposals: 1, ..NOTHING }),
         (Rule::EveryViewInForce, PairAndLearner, Budget { crashes: 1, restarts: 1, ..NOTHING }),
-        (Rule::LeaseWithDrift, Three, Budget { cuts: 2, quanta: 1, proposals: 1, ..NOTHING }),
     ]
 };
 
@@ -44,9 +43,6 @@ fn without_a_rule_the_search_finds_what_it_prevents() {
     let mut missed = Vec::new();
     for (rule, start, budget) in BITES.iter().chain(slow) {
         let mut bounds = narrow("without a rule", *start, *budget);
-        if *rule == Rule::LeaseWithDrift {
-            bounds = bounds.with_fast_clock();
-        }
         bounds.rules = Rules::without(&[*rule]);
         let found = Search::new(bounds, limits).run();
         match &found.violation {
