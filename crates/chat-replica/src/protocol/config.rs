@@ -6,7 +6,7 @@ use super::types::*;
 use core::time::Duration;
 
 /// How one replica runs the protocol. The same on all replicas, apart from `me`, `peers` and `seed`.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
     /// This process run.
     pub me: Member,
@@ -30,7 +30,7 @@ pub struct Config {
     pub min_copies: usize,
     /// Random: the cluster's id, should this replica found it (rule 12).
     pub cluster_if_founding: ClusterId,
-    /// For jitter.
+    /// For jitter; 0 for none at all, where every order of events is tried anyway.
     pub seed: u64,
     /// All of them, except in tests that show what breaks without one.
     pub rules: Rules,

@@ -33,8 +33,8 @@ pub(super) struct Leader {
     pub heard_at: Time,
 }
 
-/// One replica's part in the protocol: no clock, no I/O, no randomness but its seed.
-#[derive(Clone, Debug)]
+/// One replica's part in the protocol: no clock, no I/O, no randomness but its seed. Two that are equal go on alike.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Replica {
     pub(super) config: Config,
     pub(super) me: Member,
@@ -343,6 +343,9 @@ impl Replica {
 
     /// Uniform enough for jitter (splitmix64).
     pub(super) fn jitter(&mut self, up_to: core::time::Duration) -> core::time::Duration {
+        if self.config.seed == 0 {
+            return core::time::Duration::ZERO;
+        }
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.random;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
