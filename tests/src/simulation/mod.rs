@@ -18,6 +18,7 @@ mod network;
 mod process;
 mod random;
 mod service;
+mod streams;
 mod trace;
 mod truth;
 mod turn;

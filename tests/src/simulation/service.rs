@@ -1,6 +1,7 @@
 //! The replica's side of its clients: what `rpc/` does around the production desk, gate and subscribers.
 
 use super::calls::{Called, Reply, Said, Wanted};
+use super::streams::Listener;
 use super::world::{Happening, World};
 use chat_core::{
     AccountId, Command, DisplayName, MemoryStore, Message, PasswordHash, Read as _, Rejection, RequestKey,
@@ -9,7 +10,7 @@ use chat_core::{Timestamp, TokenHash};
 use chat_replica::desk::{Desk, Request};
 use chat_replica::handle::{Declined, Done, Gate, ReadPermit, Row};
 use chat_replica::protocol::*;
-use chat_replica::subscribers::{Batch, Subscribers, Subscription};
+use chat_replica::subscribers::Subscribers;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -17,9 +18,6 @@ use std::sync::Arc;
 const BATCH: usize = 1024;
 /// How long a login lasts, in milliseconds: 30 days.
 const SESSION: i64 = 30 * 24 * 3600 * 1000;
-/// How often a silent stream says that it lives, in microseconds.
-pub(crate) const HEARTBEAT: u64 = 1_500_000;
-
 /// Where an answer goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Ask {
@@ -76,10 +74,10 @@ pub(crate) enum Look {
 /// A read that waits for leave, or for its turn.
 #[derive(Clone, Debug)]
 pub(crate) struct Read {
-    connection: u64,
-    look: Look,
+    pub connection: u64,
+    pub look: Look,
     /// Clients had been told of everything up to here when it was asked for.
-    floor: u64,
+    pub floor: u64,
 }
 
 /// What a look saw.
@@ -91,32 +89,19 @@ pub(crate) enum Seen {
     Page(Vec<Message>),
 }
 
-/// One live stream of a mailbox.
-#[derive(Debug)]
-pub(crate) struct Listener {
-    account: AccountId,
-    epoch: Epoch,
-    subscription: Subscription,
-    /// `None` until the stream has begun.
-    position: Option<u64>,
-    /// It reads on from the state.
-    reading: bool,
-    last_said: u64,
-}
-
 /// What a process keeps of its clients.
 #[derive(Debug)]
 pub(crate) struct Service {
     desk: Desk<Ask>,
     pub line: VecDeque<Request<Ask>>,
-    gate: Gate,
+    pub gate: Gate,
     answered: u64,
     /// Reads that wait for leave.
     waiting: Vec<Read>,
     /// What came, or was to be done by other threads, while the process was paused.
     pub held: Vec<Happening>,
-    subscribers: Arc<Subscribers>,
-    listeners: BTreeMap<u64, Listener>,
+    pub subscribers: Arc<Subscribers>,
+    pub listeners: BTreeMap<u64, Listener>,
     /// Up to where the state was last hashed.
     pub hashed: u64,
 }
@@ -299,7 +284,7 @@ impl World {
     }
 
     /// Rule 11: a read waits for leave.
-    fn read(&mut self, host: usize, read: Read) {
+    pub(super) fn read(&mut self, host: usize, read: Read) {
         let now = self.now;
         let Some(process) = &mut self.hosts[host].process else { return };
         let (service, time) = (&mut process.service, process.clock.at(now));
@@ -402,105 +387,6 @@ impl World {
                 None => self.say(connection, Said::StreamOver(Some(rejection))),
             },
             (look, seen) => unreachable!("{look:?} does not see {seen:?}"),
-        }
-    }
-
-    fn listener(&mut self, host: usize, connection: u64) -> Option<&mut Listener> {
-        self.hosts[host].process.as_mut().and_then(|process| process.service.listeners.get_mut(&connection))
-    }
-
-    /// As `rpc/inbox`: listens first, and reads then, so that nothing falls between.
-    fn listen(&mut self, host: usize, connection: u64, token: TokenHash, account: AccountId, after: Option<u64>) {
-        let (floor, now) = (self.truth.acknowledged(), self.now);
-        let Some(process) = &mut self.hosts[host].process else { return };
-        let Some(epoch) = process.service.gate.serving else {
-            return self.say(connection, Said::StreamOver(None));
-        };
-        let Ok(subscription) = process.service.subscribers.subscribe(account, token) else {
-            return self.say(connection, Said::StreamOver(None));
-        };
-        let listener = Listener { account, epoch, subscription, position: None, reading: true, last_said: now };
-        process.service.listeners.insert(connection, listener);
-        self.read(host, Read { connection, look: Look::Begin { token, account, after }, floor });
-    }
-
-    fn begin_stream(&mut self, host: usize, connection: u64, position: u64, last: u64) {
-        if position > last {
-            let what = format!("a client has received {position}, and the mailbox ends at {last}");
-            return self.violate(super::violation::Broken::FreshReads, "a stream", what);
-        }
-        let Some(run) = self.process(host).map(|process| process.run) else { return };
-        let Some(listener) = self.listener(host, connection) else { return };
-        listener.subscription.learn(last);
-        (listener.position, listener.reading) = (Some(position), false);
-        self.say(connection, Said::Messages { from: position, messages: Vec::new(), left: self.now });
-        self.after(HEARTBEAT, Happening::Beat { host, run, connection });
-        self.pump(host, connection);
-    }
-
-    /// A stream that was silent says that it lives.
-    pub(crate) fn beat(&mut self, host: usize, run: u64, connection: u64) {
-        let now = self.now;
-        let Some(process) = self.running(host, run) else { return };
-        if process.paused {
-            return process.service.held.push(Happening::Beat { host, run, connection });
-        }
-        let Some(listener) = process.service.listeners.get_mut(&connection) else { return };
-        let (position, due) = (listener.position.unwrap_or(0), listener.last_said + HEARTBEAT);
-        if now >= due {
-            listener.last_said = now;
-            self.say(connection, Said::Messages { from: position, messages: Vec::new(), left: self.now });
-        }
-        self.at(due.max(now + 1), Happening::Beat { host, run, connection });
-    }
-
-    pub(crate) fn pump_all(&mut self, host: usize) {
-        let Some(process) = &self.hosts[host].process else { return };
-        let all: Vec<u64> = process.service.listeners.keys().copied().collect();
-        all.into_iter().for_each(|connection| self.pump(host, connection));
-    }
-
-    /// Sends on what there is for a stream.
-    fn pump(&mut self, host: usize, connection: u64) {
-        let floor = self.truth.acknowledged();
-        let Some(process) = &mut self.hosts[host].process else { return };
-        let serving = process.service.gate.serving;
-        let Some(listener) = process.service.listeners.get_mut(&connection) else { return };
-        let Some(position) = listener.position.filter(|_| !listener.reading) else { return };
-        if serving != Some(listener.epoch) {
-            process.service.listeners.remove(&connection);
-            return self.say(connection, Said::StreamOver(None));
-        }
-        match listener.subscription.take(position) {
-            Batch::Live(messages) => {
-                self.hand_on(host, connection, messages);
-                self.pump(host, connection);
-            }
-            Batch::Behind => {
-                listener.reading = true;
-                let look = Look::Mailbox { account: listener.account, after: position };
-                self.read(host, Read { connection, look, floor });
-            }
-            Batch::Idle => {}
-            Batch::Ended(_) => {
-                process.service.listeners.remove(&connection);
-                self.say(connection, Said::StreamOver(Some(Rejection::SessionInvalid)));
-            }
-        }
-    }
-
-    fn hand_on(&mut self, host: usize, connection: u64, messages: Vec<Arc<Message>>) {
-        let now = self.now;
-        let Some(listener) = self.listener(host, connection) else { return };
-        let (account, from) = (listener.account, listener.position.unwrap_or(0));
-        listener.position = messages.last().map(|message| message.seq).or(listener.position);
-        listener.last_said = now;
-        for message in &messages {
-            let verdict = self.truth.delivered(account, message);
-            self.judge("a stream", verdict);
-        }
-        if !messages.is_empty() {
-            self.say(connection, Said::Messages { from, messages, left: now });
         }
     }
 
