@@ -30,7 +30,7 @@
 #define FRAME_HEADER 24
 #define FRAME (FRAME_HEADER + PAGE)
 #define NOWHERE INT64_MAX
-#define TORN_READS 50 /* how often a read without a lock may meet a write that is under way */
+#define TORN_READS 5 /* how often a read without a lock may meet a write that is under way */
 
 typedef struct CheckedFile {
   sqlite3_file base;
