@@ -66,8 +66,8 @@ static uint64_t page_checksum(const unsigned char *page, uint64_t number) {
   for (; at + 32 <= PAGE - RESERVED; at += 32)
     for (int i = 0; i < 4; i++) lane[i] = mixed(lane[i], load64(page + at + 8 * i));
   for (int i = 0; at < PAGE - RESERVED; at += 8, i++) lane[i] = mixed(lane[i], load64(page + at));
-  uint64_t sum = lane[0];
-  for (int i = 1; i < 4; i++) sum = mixed(sum, lane[i]);
+  uint64_t sum = PAGE;
+  for (int i = 0; i < 4; i++) sum = mixed(sum, lane[i]);
   return mixed(sum, PAGE);
 }
 

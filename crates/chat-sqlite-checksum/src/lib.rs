@@ -11,6 +11,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod page;
+
 // The C code calls it: without this, it would not be linked.
 use libsqlite3_sys as _;
 

@@ -1,5 +1,6 @@
 //! The layer under SQLite: it is in the way of every read, and what it finds is an error and a note beside the database.
 
+use chat_sqlite_checksum::page::verifies;
 use chat_sqlite_checksum::{DAMAGE_SUFFIX, IOERR_DATA, PAGE, RESERVED, VFS};
 use rusqlite::{Connection, Error, OpenFlags};
 use std::fs::OpenOptions;
@@ -66,6 +67,9 @@ fn a_flip_of_any_page_of_the_database_is_found_when_it_is_read() {
     let header = std::fs::read(&path).expect("readable");
     assert_eq!(usize::from(header[20]), RESERVED);
     assert_eq!(read_all(&path).expect("sound"), "ok");
+    for (page, number) in header.chunks(PAGE).zip(1..) {
+        assert!(verifies(page.try_into().expect("whole pages"), number), "page {number}, as Rust computes it");
+    }
     let pages = header.len() / PAGE;
     assert!(pages > 50, "{pages} pages");
     for page in 0..pages {

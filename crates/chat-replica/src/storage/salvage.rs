@@ -1,6 +1,6 @@
 //! A database that is damaged, or that has no checksums yet, is replaced by a new one with what can be proven of it (rules 2, 12, 15).
 //!
-//! What is taken over, and what proves it:
+//! It is read from a copy in which every page that is a single flipped bit away from its checksum is mended. What is taken over, and what proves it:
 //!
 //! | what | proof |
 //! | --- | --- |
@@ -25,12 +25,16 @@ use super::mark::Mark;
 use super::migrations;
 use crate::protocol::*;
 use chat_sqlite_checksum::DAMAGE_SUFFIX;
+use chat_sqlite_checksum::PAGE;
+use chat_sqlite_checksum::page::{Page, mend};
 use rusqlite::{Connection, OpenFlags};
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 const NEW: &str = "-new";
+const MENDED: &str = "-mended";
 const SALVAGED: &str = "-salvaged";
 /// In the header of a database that has checksums, beside the reserve itself: so no single damage makes it look like one without.
 pub(crate) const APPLICATION_ID: i32 = 0x6368_6174;
@@ -83,8 +87,7 @@ pub(crate) fn salvage(
     tracing::error!(path = %directory.database().display(), what, "the database is damaged");
     let new = fresh(directory)?;
     let transaction = new.unchecked_transaction()?;
-    let checked =
-        if is_unprotected(&directory.database()).unwrap_or(false) { unchecked(directory) } else { checked(directory) };
+    let (source, checked) = open_old(directory)?;
     if let Ok(old) = &checked {
         migrations::refuse_newer(old)?;
     }
@@ -101,7 +104,7 @@ pub(crate) fn salvage(
             "nothing says what this disk had promised: it is another one from now on, and learns everything"
         ),
         Some(mut proven) => {
-            let log = copy_log(&checked, directory, &new, mark)?;
+            let log = copy_log(&checked, &source, &new, mark)?;
             let held = held(&checked, &proven, mark);
             complete(&mut proven, facts.is_some(), directory, &log, mark, held);
             log_table::restore(&new, &proven)?;
@@ -140,12 +143,9 @@ pub(crate) fn finish(directory: &DataDirectory) -> io::Result<()> {
             std::fs::rename(path, directory.beside(&format!("{aside}{end}")))?;
         }
     }
-    for end in ["-shm", DAMAGE_SUFFIX] {
-        match std::fs::remove_file(directory.beside(end)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
+    remove(directory, MENDED)?;
+    remove_file(&directory.beside("-shm"))?;
+    remove_file(&directory.beside(DAMAGE_SUFFIX))?;
     directory.sync()?;
     std::fs::rename(&salvaged, directory.database())?;
     directory.sync()?;
@@ -155,12 +155,7 @@ pub(crate) fn finish(directory: &DataDirectory) -> io::Result<()> {
 
 /// A new database with every table, under a name that does not count yet.
 fn fresh(directory: &DataDirectory) -> Result<Connection, DiskError> {
-    for end in [NEW, "-new-journal", "-new-wal", "-new-shm"] {
-        match std::fs::remove_file(directory.beside(end)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(DiskError::File(error)),
-            _ => {}
-        }
-    }
+    remove(directory, NEW).map_err(DiskError::File)?;
     let mut new = disk::connect(&directory.beside(NEW), OpenFlags::default())?;
     new.pragma_update(None, "synchronous", "FULL")?;
     migrations::migrate(&mut new)?;
@@ -168,15 +163,73 @@ fn fresh(directory: &DataDirectory) -> Result<Connection, DiskError> {
     Ok(new)
 }
 
-fn checked(directory: &DataDirectory) -> rusqlite::Result<Connection> {
-    let old = disk::connect(&directory.database(), OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+/// The old database, and a connection to it that gives nothing unproven, if one can be had. One without checksums proves nothing, and has nothing better.
+fn open_old(directory: &DataDirectory) -> Result<(PathBuf, rusqlite::Result<Connection>), DiskError> {
+    if is_unprotected(&directory.database()).unwrap_or(false) {
+        let source = directory.database();
+        let old = unchecked(&source);
+        return Ok((source, old));
+    }
+    let source = mended(directory).map_err(DiskError::File)?;
+    let old = checked(&source);
+    Ok((source, old))
+}
+
+/// A copy of the database in which single flipped bits are turned back, and its write-ahead log beside it.
+fn mended(directory: &DataDirectory) -> io::Result<PathBuf> {
+    remove(directory, MENDED)?;
+    let path = directory.beside(MENDED);
+    let old = match File::open(directory.database()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(path),
+        old => old?,
+    };
+    let length = old.metadata()?.len();
+    let mut new = io::BufWriter::new(File::create(&path)?);
+    for number in 1..=length.div_ceil(PAGE as u64) {
+        let mut page = [0; PAGE];
+        // What cannot be read, or is cut off, stays zero.
+        if old.read_exact_at(&mut page, (number - 1) * PAGE as u64).is_err() {
+            page.fill(0);
+        }
+        match mend(&mut page, number) {
+            Page::Sound => {}
+            Page::Mended => tracing::error!(page = number, "one bit had flipped; the copy has it right"),
+            Page::Damaged => tracing::error!(page = number, "the page is lost"),
+        }
+        new.write_all(&page)?;
+    }
+    new.flush()?;
+    let log = directory.beside("-wal");
+    if log.exists() {
+        std::fs::copy(log, directory.beside(&format!("{MENDED}-wal")))?;
+    }
+    Ok(path)
+}
+
+/// Removes a database of ours that does not count, and all that SQLite and the layer put beside it.
+fn remove(directory: &DataDirectory, database: &str) -> io::Result<()> {
+    for end in ["", "-journal", "-wal", "-shm", DAMAGE_SUFFIX] {
+        remove_file(&directory.beside(&format!("{database}{end}")))?;
+    }
+    Ok(())
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn checked(source: &Path) -> rusqlite::Result<Connection> {
+    let old = disk::connect(source, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     disk::keep_log_on_close(&old)?;
     Ok(old)
 }
 
 /// Without comparing checksums: for what carries a proof of its own.
-fn unchecked(directory: &DataDirectory) -> rusqlite::Result<Connection> {
-    let old = Connection::open_with_flags(directory.database(), OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+fn unchecked(source: &Path) -> rusqlite::Result<Connection> {
+    let old = Connection::open_with_flags(source, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     disk::keep_log_on_close(&old)?;
     Ok(old)
 }
@@ -210,7 +263,7 @@ struct Copied {
 /// Copies the log as far as its chain verifies, also from pages that do not.
 fn copy_log(
     checked: &rusqlite::Result<Connection>,
-    directory: &DataDirectory,
+    source: &Path,
     new: &Connection,
     mark: Option<Mark>,
 ) -> Result<Copied, DiskError> {
@@ -218,7 +271,7 @@ fn copy_log(
     if mark.is_some_and(|mark| mark.index == 0) {
         copied.at_mark = Some(ChainHash::default());
     }
-    for old in [checked.as_ref().ok(), unchecked(directory).ok().as_ref()].into_iter().flatten() {
+    for old in [checked.as_ref().ok(), unchecked(source).ok().as_ref()].into_iter().flatten() {
         if !copied.complete {
             copy_entries(old, new, mark, &mut copied)?;
         }
