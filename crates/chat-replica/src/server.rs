@@ -262,6 +262,7 @@ impl Parts {
         let (peers, sessions) = Peers::start(peers_config, network_sender, connector, shutdown.clone());
         let subscribers = Arc::new(Subscribers::new());
         let damaged = directory.damaged.subscribe();
+        tokio::spawn(storage::scrub::scrub(Arc::downgrade(&directory)));
         let context = Arc::new(RpcContext::new(
             handle.clone(),
             Readers::new(directory),

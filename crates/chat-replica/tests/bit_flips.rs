@@ -431,6 +431,81 @@ fn the_mark_and_the_identity() {
     }
 }
 
+/// As an earlier version left it: pages without checksums, a mark without facts, an identity without a checksum.
+fn before_checksums(template: &Template, path: &Path) {
+    copy(&template.path, path);
+    let protected = path.join("protected.db");
+    std::fs::rename(path.join("replica.db"), &protected).expect("renamed");
+    assert!(!path.join("replica.db-wal").exists(), "all of it is in the database");
+    let mut old = Connection::open(path.join("replica.db")).expect("opened");
+    old.pragma_update(None, "journal_mode", "WAL").expect("set");
+    chat_replica::storage::migrations::migrate(&mut old).expect("made");
+    old.execute("ATTACH ? AS new", [protected.to_str().expect("text")]).expect("attached");
+    let tables = [
+        "log",
+        "log_set_aside",
+        "replica",
+        "known",
+        "deaths",
+        "counters",
+        "accounts",
+        "sessions",
+        "mailboxes",
+        "messages",
+        "requests",
+    ];
+    for table in tables {
+        let copied = format!("DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM new.{table}");
+        old.execute_batch(&copied).expect("copied");
+    }
+    old.execute_batch("DETACH new").expect("detached");
+    // A crash leaves the log where it is.
+    old.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("set");
+    drop(old);
+    std::fs::remove_file(protected).expect("removed");
+    let mut mark = std::fs::read(path.join("replica.mark")).expect("readable")[..52].to_vec();
+    let check = blake3::hash(&mark);
+    mark.extend_from_slice(&check.as_bytes()[..16]);
+    std::fs::write(path.join("replica.mark"), mark).expect("written");
+    let identity = std::fs::read_to_string(path.join("identity")).expect("readable");
+    let lines: Vec<&str> = identity.lines().filter(|line| !line.starts_with("check")).collect();
+    std::fs::write(path.join("identity"), lines.join("\n") + "\n").expect("written");
+}
+
+#[test]
+fn a_database_of_an_earlier_version_gets_checksums_and_keeps_everything() {
+    let (dir, mut truth) = (scratch(), Truth::new());
+    let template = template(dir.path(), &truth, true);
+    let path = dir.path().join("2");
+    before_checksums(&template, &path);
+    let reserved = || std::fs::read(path.join("replica.db")).expect("readable")[20];
+    assert_eq!(reserved(), 0);
+    // What a crash on the way leaves is in nobody's way.
+    std::fs::write(path.join("replica.db-new"), "half").expect("written");
+    let impaired = start_and_ask(&path, &template, &mut truth, || false);
+    assert_eq!((impaired, reserved()), (Ok(None), 8));
+    let (disk, _, found) = open(&path);
+    assert_eq!((disk.applied(), found.log.last, found.deaths.len()), (truth.last(), truth.last(), 3));
+    assert!(!path.join("replica.db.damaged-1").exists() && !path.join("replica.db-new").exists());
+    drop(disk);
+
+    // One that is damaged already is saved as far as its log proves itself.
+    let path = dir.path().join("3");
+    before_checksums(&template, &path);
+    let wal = std::fs::metadata(path.join("replica.db-wal")).expect("there").len();
+    assert!(wal > 0, "all of it is in the log");
+    let connection = Connection::open(path.join("replica.db")).expect("opened");
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("checkpointed");
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'messages'";
+    let root: u64 = connection.query_row(sql, [], |row| row.get::<_, u32>(0)).expect("there").into();
+    drop(connection);
+    (0..8).for_each(|bit| flip(&path.join("replica.db"), (root - 1) * PAGE as u64 * 8 + bit));
+    let node = follow(&path, &truth.entries, truth.last());
+    let last = truth.last();
+    assert!(everything(&node.disk().state()).expect("readable") == truth.at(last));
+    assert!(path.join("replica.db.damaged-1").exists());
+}
+
 /// While it runs, what is in memory hides what happens on the disk; whoever reads it anew finds it.
 #[tokio::test]
 async fn a_page_that_flips_under_a_running_replica() {

@@ -9,6 +9,7 @@
 //! | `mark` | a second witness of what was acknowledged (rule 15) |
 //! | `damage` | what a damaged disk looks like, and the note that tells the next start |
 //! | `salvage` | a new database with what can be proven of a damaged one |
+//! | `scrub` | reads the whole database in the background, slowly |
 //! | `state` | the state that commands change |
 //! | `readers` | connections that look at the state beside the writer |
 //! | `migrations` | numbered changes of the schema |
@@ -22,6 +23,7 @@ pub mod migrations;
 pub mod readers;
 pub(crate) mod recovery;
 pub(crate) mod salvage;
+pub(crate) mod scrub;
 pub mod state;
 
 pub use directory::{DataDirectory, DirectoryError};

@@ -194,6 +194,8 @@ fn mended(directory: &DataDirectory) -> io::Result<PathBuf> {
         match mend(&mut page, number) {
             Page::Sound => {}
             Page::Mended => tracing::error!(page = number, "one bit had flipped; the copy has it right"),
+            // SQLite never wrote it, and never reads it.
+            Page::Damaged if page == [0; PAGE] => {}
             Page::Damaged => tracing::error!(page = number, "the page is lost"),
         }
         new.write_all(&page)?;
