@@ -506,6 +506,38 @@ fn a_database_of_an_earlier_version_gets_checksums_and_keeps_everything() {
     assert!(path.join("replica.db.damaged-1").exists());
 }
 
+/// Somebody looks at the database of a stopped replica with another SQLite, which moves the log into the database when it is closed.
+#[test]
+fn who_looks_with_another_sqlite_loses_nothing() {
+    let (dir, mut truth) = (scratch(), Truth::new());
+    let template = template(dir.path(), &truth, false);
+    let path = dir.path().join("2");
+    copy(&template.path, &path);
+    let shell = Connection::open(path.join("replica.db")).expect("opened");
+    shell.query_row("SELECT count(*) FROM messages", [], |_| Ok(())).expect("readable");
+    drop(shell);
+    assert!(!path.join("replica.db-wal").exists(), "it was moved");
+    let salvaged = || path.join("replica.db.damaged-1").exists();
+    assert_eq!(start_and_ask(&path, &template, &mut truth, salvaged), Ok(None), "no peer is needed");
+    let node = follow(&path, &truth.entries, truth.last());
+    let last = truth.last();
+    assert!(everything(&node.disk().state()).expect("readable") == truth.at(last));
+}
+
+#[test]
+fn a_backup_that_another_sqlite_made_is_a_replica_again() {
+    let (dir, mut truth) = (scratch(), Truth::new());
+    let template = template(dir.path(), &truth, false);
+    let path = dir.path().join("2");
+    std::fs::create_dir(&path).expect("made");
+    let shell = Connection::open(template.path.join("replica.db")).expect("opened");
+    shell.execute("VACUUM INTO ?", [path.join("replica.db").to_str().expect("text")]).expect("copied");
+    assert_eq!(start_and_ask(&path, &template, &mut truth, || false), Ok(None));
+    let (disk, _, _) = open(&path);
+    assert_eq!(disk.applied(), truth.last());
+    assert!(!path.join("replica.db.damaged-1").exists());
+}
+
 /// While it runs, what is in memory hides what happens on the disk; whoever reads it anew finds it.
 #[tokio::test]
 async fn a_page_that_flips_under_a_running_replica() {

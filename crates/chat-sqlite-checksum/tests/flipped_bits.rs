@@ -152,6 +152,31 @@ fn a_transaction_larger_than_the_cache_is_read_back_by_itself_and_by_others() {
     assert_eq!(read_all(&path).expect("sound"), "ok");
 }
 
+/// Were one of them left unwritten, whoever looks at the file would take it for damaged.
+#[test]
+fn pages_that_come_and_go_within_a_transaction_are_written() {
+    for (journal, cache) in [("WAL", 1000), ("WAL", 5), ("DELETE", 1000), ("DELETE", 5)] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("t.db");
+        let connection = open(&path);
+        connection.pragma_update(None, "journal_mode", journal).expect("set");
+        connection.pragma_update(None, "synchronous", "OFF").expect("set");
+        connection.pragma_update(None, "cache_size", cache).expect("set");
+        fill(&connection);
+        let batch = "BEGIN; CREATE TABLE u (x); INSERT INTO u VALUES (randomblob(400000)); DELETE FROM t WHERE i % 5 > 1; DROP TABLE u; COMMIT";
+        connection.execute_batch(batch).unwrap_or_else(|error| panic!("{journal}: {error}"));
+        drop(connection);
+        assert_eq!(read_all(&path).expect("sound"), "ok", "{journal}");
+        let bytes = std::fs::read(&path).expect("readable");
+        for (page, number) in bytes.chunks(PAGE).zip(1..) {
+            assert!(
+                verifies(page.try_into().expect("whole pages"), number),
+                "{journal}: page {number} was never written"
+            );
+        }
+    }
+}
+
 /// Whoever reads while another writes and moves the log into the database sees nothing that does not verify.
 #[test]
 fn readers_and_a_writer_at_the_same_time_see_no_damage() {

@@ -95,7 +95,7 @@ impl SqliteDisk {
     /// error: it comes back as `impaired_until` (rule 15).
     pub fn open(directory: Arc<DataDirectory>, id: ReplicaId) -> Result<(SqliteDisk, Member, Recovered), DiskError> {
         salvage::finish(&directory).map_err(DiskError::File)?;
-        if let Some(what) = damage::noted(&directory) {
+        if let Some(what) = damage::noted(&directory).filter(|_| directory.database().exists()) {
             let mark = MarkFile::open(&directory.mark()).and_then(|file| file.read()).map_err(DiskError::File)?;
             salvage::salvage(&directory, id, mark, &what)?;
         }
@@ -111,7 +111,7 @@ impl SqliteDisk {
     }
 
     fn start(directory: Arc<DataDirectory>, id: ReplicaId) -> Result<(SqliteDisk, Member, Recovered), DiskError> {
-        if salvage::is_unprotected(&directory.database()).map_err(DiskError::File)? {
+        if salvage::wants_protection(&directory).map_err(DiskError::File)? {
             salvage::protect(&directory)?;
         }
         let mut connection = connect(&directory.database(), OpenFlags::default())?;

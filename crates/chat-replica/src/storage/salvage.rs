@@ -40,7 +40,7 @@ const SALVAGED: &str = "-salvaged";
 pub(crate) const APPLICATION_ID: i32 = 0x6368_6174;
 
 /// Whether the database is one of an earlier version, without checksums.
-pub(crate) fn is_unprotected(path: &Path) -> io::Result<bool> {
+fn is_unprotected(path: &Path) -> io::Result<bool> {
     let mut header = [0; 100];
     match File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => Ok(false),
@@ -49,7 +49,15 @@ pub(crate) fn is_unprotected(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Gives a database of an earlier version checksums: all of it is copied, and the copy takes its place at once or not at all.
+/// Whether the database comes from where no checksums are: from an earlier version, or, without a mark beside it, from a backup that
+/// another SQLite made, which copies stale ones along.
+pub(crate) fn wants_protection(directory: &DataDirectory) -> io::Result<bool> {
+    let path = directory.database();
+    let is_copy = !directory.mark().exists() && std::fs::metadata(&path).is_ok_and(|file| file.len() > 0);
+    Ok(is_copy || is_unprotected(&path)?)
+}
+
+/// Gives a database of an earlier version, or a backup, checksums: all of it is copied, and the copy takes its place at once or not at all.
 pub(crate) fn protect(directory: &DataDirectory) -> Result<(), DiskError> {
     let path = directory.database();
     let mut old = Connection::open(&path)?;
@@ -158,6 +166,8 @@ fn fresh(directory: &DataDirectory) -> Result<Connection, DiskError> {
     remove(directory, NEW).map_err(DiskError::File)?;
     let mut new = disk::connect(&directory.beside(NEW), OpenFlags::default())?;
     new.pragma_update(None, "synchronous", "FULL")?;
+    // Without a write-ahead log, SQLite may leave a page unwritten that it makes and gives up in one transaction; such a page does not verify.
+    new.pragma_update(None, "secure_delete", true)?;
     migrations::migrate(&mut new)?;
     new.pragma_update(None, "application_id", APPLICATION_ID)?;
     Ok(new)

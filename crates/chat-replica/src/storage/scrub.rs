@@ -73,7 +73,7 @@ fn is_sound(file: &File, number: u64) -> io::Result<Option<bool>> {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             read => read?,
         }
-        // SQLite does not write a page that it made and gave up in the same transaction. If it reads one, that does not verify.
+        // A page that was never written is in nobody's use. If SQLite reads one of zeros after all, that does not verify.
         if verifies(&page, number) || page == [0; PAGE] {
             return Ok(Some(true));
         }
