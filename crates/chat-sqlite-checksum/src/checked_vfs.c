@@ -46,8 +46,11 @@ typedef struct CheckedFile {
 /* ---- checksums ---- */
 
 static uint64_t load64(const unsigned char *at) {
-  uint64_t word = 0;
-  for (int i = 7; i >= 0; i--) word = word << 8 | at[i];
+  uint64_t word;
+  memcpy(&word, at, sizeof word);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+  word = __builtin_bswap64(word);
+#endif
   return word;
 }
 
