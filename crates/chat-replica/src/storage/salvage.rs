@@ -388,3 +388,42 @@ fn escaped(path: &Path) -> String {
     let escape = |byte: &u8| if plain(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02x}") };
     bytes.as_encoded_bytes().iter().map(escape).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::SqliteDisk;
+    use std::sync::Arc;
+
+    /// A crash can leave every prefix of what is done to the names, and the next start goes on from there.
+    #[test]
+    fn a_crash_while_the_files_change_places_loses_nothing() {
+        let moved = [&[][..], &[("-wal", ".damaged-1-wal")], &[("-wal", ".damaged-1-wal"), ("", ".damaged-1")]];
+        for moved in moved {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let directory = Arc::new(DataDirectory::take(&dir.path().join("1"), ReplicaId(1)).expect("free"));
+            let (_, old, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
+            let before = ["", "-wal"].map(|end| std::fs::read(directory.beside(end)).expect("there"));
+            let new = fresh(&directory).expect("made");
+            let run = Incarnation { count: 5, nonce: 5 };
+            let mark =
+                crate::storage::mark::Run { disk: old.disk, incarnation: run, committed: 0, impaired_until: None };
+            let mark = Mark { index: 0, hash: ChainHash::default(), promised: Epoch::ZERO, run: Some(mark) };
+            log_table::restore(&new, &of_mark(ReplicaId(1), &mark).expect("it has facts")).expect("restored");
+            drop(new);
+            std::fs::rename(directory.beside(NEW), directory.beside(SALVAGED)).expect("renamed");
+            std::fs::write(directory.beside(DAMAGE_SUFFIX), "noted").expect("written");
+            for (from, to) in moved {
+                std::fs::rename(directory.beside(from), directory.beside(to)).expect("renamed");
+            }
+            let (_, member, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("it starts");
+            assert_eq!((member.disk, member.incarnation.count), (old.disk, 6), "from the new database");
+            let kept =
+                ["", "-wal"].map(|end| std::fs::read(directory.beside(&format!(".damaged-1{end}"))).expect("kept"));
+            assert!(kept == before, "what was damaged is kept as it was, after {moved:?}");
+            for gone in [SALVAGED, NEW, MENDED, DAMAGE_SUFFIX, ".damaged-2"] {
+                assert!(!directory.beside(gone).exists(), "{gone}, after {moved:?}");
+            }
+        }
+    }
+}
