@@ -96,9 +96,12 @@ impl Driver {
             if self.wiring.stop.load(Ordering::Acquire) {
                 return Ended::Stopped;
             }
+            if let Some(ended) = self.ended.take() {
+                return ended;
+            }
             match self.turn(inputs, proposals) {
                 Ok(done) => turned = done,
-                Err(error) => return Ended::Failed(error.to_string()),
+                Err(error) => return Ended::Failed(self.node.disk().last_words(&error)),
             }
             if let Some(ended) = self.ended.take() {
                 return ended;
@@ -144,6 +147,7 @@ impl Driver {
             Control::Transfer(to) => inputs.push(Input::Transfer { to }),
             Control::Leave => inputs.push(Input::Leave),
             Control::Stop => self.wiring.stop.store(true, Ordering::Release),
+            Control::Damaged(what) => self.ended = Some(Ended::Failed(what)),
             Control::Fenced(peer) => inputs.push(Input::Fenced { peer }),
             Control::DeclareCrashed(id, answer) => {
                 let named = self.node.replica().named_in_view(id);

@@ -64,6 +64,8 @@ pub(crate) enum Control {
     Leave,
     /// Stop without further ado.
     Stop,
+    /// The database is damaged, as a reader found: what, and where.
+    Damaged(String),
     /// From an operator: by id. Answers with the process run that was meant, or why not.
     DeclareCrashed(ReplicaId, oneshot::Sender<Result<Member, &'static str>>),
     /// From the fencing command: that very process run.

@@ -261,6 +261,8 @@ impl Parts {
         let peers_config = PeersConfig { me: member, cluster, addresses: others, secret: secret.clone() };
         let (peers, sessions) = Peers::start(peers_config, network_sender, connector, shutdown.clone());
         let subscribers = Arc::new(Subscribers::new());
+        let damaged = directory.damaged.subscribe();
+        tokio::spawn(storage::scrub::scrub(Arc::downgrade(&directory)));
         let context = Arc::new(RpcContext::new(
             handle.clone(),
             Readers::new(directory),
@@ -270,6 +272,7 @@ impl Parts {
             options.session_lifetime,
             shutdown.clone(),
         ));
+        tokio::spawn(end_if_damaged(damaged, handle.control.clone(), shutdown.clone()));
         let listener = Arc::new(listener);
         serve(listener.clone(), context.clone(), AdminRpc::new(context, secret), sessions, shutdown.clone());
         if let Some(command) = options.fence_command.clone() {
@@ -362,6 +365,24 @@ fn serve(
             () = shutdown.cancelled() => {}
         }
     });
+}
+
+/// Rule 15: what a reader finds damaged ends the driver, and with it the process.
+async fn end_if_damaged(
+    mut damaged: watch::Receiver<Option<String>>,
+    control: mpsc::Sender<Control>,
+    shutdown: CancellationToken,
+) {
+    let found = async {
+        let found = damaged.wait_for(Option::is_some).await.ok()?;
+        found.clone()
+    };
+    tokio::select! {
+        Some(what) = found => {
+            let _ = control.send(Control::Damaged(what)).await;
+        }
+        () = shutdown.cancelled() => {}
+    }
 }
 
 /// Rule 8: asks the operator's command about each suspected primary, one after the other.

@@ -134,7 +134,8 @@ impl From<PoolError> for Fault {
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Fault {
         tracing::error!(%error, "the database cannot be read");
-        Fault::internal("this replica cannot read its database")
+        // Others can read theirs.
+        Fault { code: Code::Unavailable, message: "this replica cannot read its database".into(), detail: None }
     }
 }
 

@@ -9,6 +9,9 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+/// The name of the database.
+const DATABASE: &str = "replica.db";
+
 /// Why a data directory cannot be used. Nothing in it was changed.
 #[derive(Debug, Error)]
 pub enum DirectoryError {
@@ -62,6 +65,8 @@ pub struct DataDirectory {
     path: PathBuf,
     /// Set when a commit found the write-ahead log far beyond its bound: a moment without readers lets it start anew.
     pub(crate) crowded: watch::Sender<Option<Instant>>,
+    /// What was found damaged, once something was: the process must end (rule 15).
+    pub(crate) damaged: watch::Sender<Option<String>>,
     _lock: File,
 }
 
@@ -78,12 +83,20 @@ impl DataDirectory {
             Ok(_) => {}
         }
         let file = path.join("identity");
-        let text = match std::fs::read_to_string(&file) {
-            Ok(text) => text,
+        let text = match std::fs::read(&file) {
+            // A damaged file need not be text; what stands in for its bytes then does not parse.
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unusable(&file, error)),
         };
-        let identity = Identity::parse(&text).ok_or(DirectoryError::Unreadable { path: file })?;
+        let Some(identity) = Identity::parse(&text) else {
+            // The database says it too. Without one, this is perhaps not a data directory at all.
+            if path.join(DATABASE).exists() {
+                tracing::error!(file = %file.display(), "is damaged: it is written anew from the database");
+                return Ok(None);
+            }
+            return Err(DirectoryError::Unreadable { path: file });
+        };
         if identity.replica != wanted {
             let (path, found) = (path.to_path_buf(), identity.replica);
             return Err(DirectoryError::OtherReplica { path, found, wanted });
@@ -106,7 +119,10 @@ impl DataDirectory {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"));
         let lock = lock.map_err(unusable)?;
         match lock.try_lock() {
-            Ok(()) => Ok(DataDirectory { path: path.to_path_buf(), crowded: watch::Sender::new(None), _lock: lock }),
+            Ok(()) => {
+                let (crowded, damaged) = (watch::Sender::new(None), watch::Sender::new(None));
+                Ok(DataDirectory { path: path.to_path_buf(), crowded, damaged, _lock: lock })
+            }
             Err(TryLockError::WouldBlock) => Err(DirectoryError::InUse { path: path.to_path_buf() }),
             Err(TryLockError::Error(error)) => Err(unusable(error)),
         }
@@ -114,7 +130,22 @@ impl DataDirectory {
 
     /// The database.
     pub fn database(&self) -> PathBuf {
-        self.path.join("replica.db")
+        self.path.join(DATABASE)
+    }
+
+    /// A file beside the database, by what its name has more.
+    pub(crate) fn beside(&self, end: &str) -> PathBuf {
+        self.path.join(format!("{DATABASE}{end}"))
+    }
+
+    /// Makes the names of files durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// What it says of itself, where that can be read.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        Identity::parse(&std::fs::read_to_string(self.path.join("identity")).ok()?)
     }
 
     /// The second witness of what was acknowledged.
@@ -134,7 +165,7 @@ impl DataDirectory {
         out.write_all(text.as_bytes())?;
         out.sync_all()?;
         std::fs::rename(&new, &file)?;
-        File::open(&self.path)?.sync_all()
+        self.sync()
     }
 }
 
@@ -153,7 +184,13 @@ fn sync_names_above(path: &Path) -> io::Result<()> {
 }
 
 impl Identity {
+    /// `None` for a text that is not exactly what was written, now or by an earlier version, which had no checksum.
     fn parse(text: &str) -> Option<Identity> {
+        let identity = Identity::values(text)?;
+        (text == identity.to_string() || text == identity.unchecked()).then_some(identity)
+    }
+
+    fn values(text: &str) -> Option<Identity> {
         let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "));
         let bytes = |text: &str| u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes);
         Some(Identity {
@@ -167,10 +204,18 @@ impl Identity {
     }
 }
 
+impl Identity {
+    fn unchecked(&self) -> String {
+        let cluster = self.cluster.map(|cluster| format!("cluster = {cluster}\n")).unwrap_or_default();
+        format!("replica = {}\ndisk = {:032x}\n{cluster}", self.replica, u128::from_be_bytes(self.disk.0))
+    }
+}
+
 impl std::fmt::Display for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "replica = {}\ndisk = {:032x}", self.replica, u128::from_be_bytes(self.disk.0))?;
-        self.cluster.map_or(Ok(()), |cluster| writeln!(f, "cluster = {cluster}"))
+        let text = self.unchecked();
+        let check = blake3::hash(text.as_bytes()).to_hex();
+        writeln!(f, "{text}check = {}", &check[..16])
     }
 }
 
@@ -183,7 +228,19 @@ mod tests {
     fn an_identity_reads_as_it_was_written() {
         for cluster in [None, Some(ClusterId([0xab; 16]))] {
             let identity = Identity { replica: ReplicaId(2), disk: DiskId([1; 16]), cluster };
-            assert_eq!(Identity::parse(&identity.to_string()), Some(identity));
+            assert_eq!(Identity::parse(&identity.to_string()).as_ref(), Some(&identity));
+            assert_eq!(
+                Identity::parse(&identity.unchecked()).as_ref(),
+                Some(&identity),
+                "as earlier versions wrote it"
+            );
+            let sound = identity.to_string().into_bytes();
+            for bit in 0..sound.len() * 8 {
+                let mut bytes = sound.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                let read = String::from_utf8(bytes).ok().and_then(|text| Identity::parse(&text));
+                assert_eq!(read, None, "bit {bit}");
+            }
         }
         assert_eq!(Identity::parse("replica = x"), None);
     }

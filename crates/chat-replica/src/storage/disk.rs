@@ -2,18 +2,18 @@
 
 use super::directory::{DataDirectory, Identity};
 use super::log_table;
-use super::mark::{Mark, MarkFile};
+use super::mark::{Mark, MarkFile, Run};
 use super::migrations::{self, MigrationError};
-use super::recovery;
 use super::state::{STATEMENTS, SqliteState};
+use super::{damage, recovery, salvage};
 use crate::node::Disk;
 use crate::protocol::*;
 use chat_core::{Applied, Provenance};
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -50,6 +50,18 @@ pub enum DiskError {
     },
 }
 
+impl DiskError {
+    /// Whether it says that the database is not what was written.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            DiskError::Database(error) | DiskError::Migration(MigrationError::Sqlite(error)) => {
+                damage::is_damage(error)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// How far the write-ahead log grows before it is moved into the database: 16 MiB in pages.
 const CHECKPOINT_PAGES: i32 = 4096;
 /// And how far if somebody reads all the time: the log starts anew only when nobody looks at what is in it.
@@ -75,15 +87,35 @@ pub struct SqliteDisk {
 }
 
 impl SqliteDisk {
-    /// Opens the file, verifies it, and begins a new process run on it, durably.
+    /// Opens the file, verifies it, and begins a new process run on it, durably. A damaged one is replaced by a new one with what is sound of
+    /// it; one of an earlier version gets checksums. Both can take as long as copying the database.
     ///
     /// # Errors
     /// If it cannot be opened, is another replica's, or was written by newer software. A log that is corrupt is no
     /// error: it comes back as `impaired_until` (rule 15).
     pub fn open(directory: Arc<DataDirectory>, id: ReplicaId) -> Result<(SqliteDisk, Member, Recovered), DiskError> {
-        let mut connection = Connection::open(directory.database())?;
-        // The end of a process must not look different from its crash: what is in the log's file stays there.
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        salvage::finish(&directory).map_err(DiskError::File)?;
+        if let Some(what) = damage::noted(&directory).filter(|_| directory.database().exists()) {
+            let mark = MarkFile::open(&directory.mark()).and_then(|file| file.read()).map_err(DiskError::File)?;
+            salvage::salvage(&directory, id, mark, &what)?;
+        }
+        match SqliteDisk::start(directory.clone(), id) {
+            Err(error) if error.is_damage() => {
+                let what = damage::note(&directory, &error);
+                let mark = MarkFile::open(&directory.mark()).and_then(|file| file.read()).map_err(DiskError::File)?;
+                salvage::salvage(&directory, id, mark, &what)?;
+                SqliteDisk::start(directory, id)
+            }
+            started => started,
+        }
+    }
+
+    fn start(directory: Arc<DataDirectory>, id: ReplicaId) -> Result<(SqliteDisk, Member, Recovered), DiskError> {
+        if salvage::wants_protection(&directory).map_err(DiskError::File)? {
+            salvage::protect(&directory)?;
+        }
+        let mut connection = connect(&directory.database(), OpenFlags::default())?;
+        keep_log_on_close(&connection)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS + 16);
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
@@ -92,12 +124,19 @@ impl SqliteDisk {
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         connection.pragma_update(None, "foreign_keys", false)?;
         migrations::migrate(&mut connection)?;
-        let mark_file = MarkFile::open(&directory.mark()).map_err(DiskError::File)?;
+        if connection.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0))? == 0 {
+            connection.pragma_update(None, "application_id", salvage::APPLICATION_ID)?;
+        }
+        let mut mark_file = MarkFile::open(&directory.mark()).map_err(DiskError::File)?;
         let mark = mark_file.read().map_err(DiskError::File)?;
         let (member, recovered, applied) = recovery::start(&mut connection, &directory, id, mark)?;
-        let end = Mark { index: recovered.log.last, hash: recovered.log.last_hash, promised: recovered.promised };
-        let identity = Identity { replica: id, disk: member.disk, cluster: recovered.cluster };
-        let committed = recovered.log.committed;
+        let Recovered { promised, impaired_until, .. } = recovered;
+        let (disk, incarnation, committed) = (member.disk, member.incarnation, recovered.log.committed);
+        let run = Some(Run { disk, incarnation, committed, impaired_until });
+        let end = Mark { index: recovered.log.last, hash: recovered.log.last_hash, promised, run };
+        // A process run never comes twice, even if the database loses that this one began.
+        mark_file.write(end).map_err(DiskError::File)?;
+        let identity = Identity { replica: id, disk, cluster: recovered.cluster };
         let disk = SqliteDisk {
             connection,
             directory,
@@ -113,6 +152,12 @@ impl SqliteDisk {
         Ok((disk, member, recovered))
     }
 
+    /// What to say of an error that ends the process. Damage is noted durably first: the next start must know of it even if it does not happen
+    /// to read the same page (rule 15).
+    pub fn last_words(&self, error: &DiskError) -> String {
+        if error.is_damage() { damage::note(&self.directory, error) } else { error.to_string() }
+    }
+
     /// Makes this another disk, durably: it was rolled back or cloned, and must not vote as what it was (rule 12).
     ///
     /// # Errors
@@ -125,6 +170,8 @@ impl SqliteDisk {
         transaction.execute("DELETE FROM deaths", [])?;
         transaction.commit()?;
         self.identity.disk = disk;
+        self.end.run = self.end.run.map(|run| Run { disk, ..run });
+        self.mark_file.write(self.end).map_err(DiskError::File)?;
         self.directory.identify(&self.identity).map_err(DiskError::File)
     }
 
@@ -159,10 +206,21 @@ impl SqliteDisk {
                 self.identity.cluster = Some(*cluster);
                 self.identity_changed = true;
             }
-            _ => {}
+            Persist::Repaired => self.end.run = self.end.run.map(|run| Run { impaired_until: None, ..run }),
+            Persist::Known(_) => {}
         }
         Ok(())
     }
+}
+
+/// A connection that verifies every page that it reads.
+pub(crate) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    Connection::open_with_flags_and_vfs(path, flags, chat_sqlite_checksum::VFS)
+}
+
+/// The end of a process must not look different from its crash: what is in the log's file stays there.
+pub(crate) fn keep_log_on_close(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }
 
 /// Moves the write-ahead log into the database after a commit. SQLite's own automatic way would forget a sync that failed, and
@@ -250,6 +308,7 @@ impl Disk for SqliteDisk {
         log_table::set_progress(&self.connection, self.committed, self.applied)?;
         self.connection.execute_batch("COMMIT")?;
         self.in_transaction = false;
+        self.end.run = self.end.run.map(|run| Run { committed: self.committed, ..run });
         self.mark_file.write(self.end).map_err(DiskError::File)?;
         if std::mem::take(&mut self.identity_changed) {
             self.directory.identify(&self.identity).map_err(DiskError::File)?;

@@ -2,7 +2,8 @@
 
 use crate::protocol::*;
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension as _, Result, Row, params};
+use rusqlite::types::Type;
+use rusqlite::{Connection, Error, OptionalExtension as _, Result, Row, params};
 
 /// Version 2 of the tables: the log and what PROTOCOL wants durable, in one file with the state that they describe.
 pub(crate) const LOG_SCHEMA: &str = "
@@ -106,8 +107,13 @@ pub(crate) fn insert_replica(connection: &Connection, id: ReplicaId, disk: DiskI
 pub(crate) fn entry(row: &Row<'_>) -> Result<Entry> {
     let epoch = Epoch { round: unsigned(row, 1)?, replica: ReplicaId(row.get(2)?) };
     let bytes: Vec<u8> = row.get(4)?;
-    let body = Body::decode(row.get(3)?, Bytes::from(bytes)).ok_or(rusqlite::Error::InvalidQuery)?;
+    let body = Body::decode(row.get(3)?, Bytes::from(bytes)).ok_or_else(|| undecodable(4))?;
     Ok(Entry { index: unsigned(row, 0)?, epoch, body, hash: ChainHash(blob(row, 5)?) })
+}
+
+/// Bytes that nobody wrote: the file is not what it was.
+fn undecodable(column: usize) -> Error {
+    Error::FromSqlConversionFailure(column, Type::Blob, "these bytes mean nothing".into())
 }
 
 pub(crate) const SELECT_FROM: &str =
@@ -155,6 +161,28 @@ pub(crate) fn set_progress(connection: &Connection, committed: u64, applied: u64
     Ok(())
 }
 
+/// The facts that a new database takes over from the one before it, but for the log itself and what a start changes.
+pub(crate) fn restore(connection: &Connection, facts: &Facts) -> Result<()> {
+    insert_replica(connection, facts.id, facts.disk)?;
+    let sql = "UPDATE replica SET cluster = ?, starts = ?, nonce = ?, promised_round = ?, promised_replica = ?, \
+               committed = ?, applied = ?, impaired_until = ?";
+    let (run, promised) = (facts.incarnation, facts.promised);
+    connection.execute(
+        sql,
+        params![
+            facts.cluster.map(|cluster| cluster.0),
+            run.count as i64,
+            run.nonce as i64,
+            promised.round as i64,
+            promised.replica.0,
+            facts.committed as i64,
+            facts.applied as i64,
+            facts.impaired_until.map(|index| index as i64)
+        ],
+    )?;
+    Ok(())
+}
+
 pub(crate) fn known(connection: &Connection) -> Result<Vec<Member>> {
     let mut statement = connection.prepare("SELECT id, disk, starts, nonce FROM known")?;
     let rows = statement.query_map([], |row| {
@@ -168,7 +196,7 @@ pub(crate) fn known(connection: &Connection) -> Result<Vec<Member>> {
 const DEATHS: i64 = 32;
 
 pub(crate) fn record_death(connection: &Connection, death: &Death) -> Result<()> {
-    let views = postcard::to_stdvec(&death.views).map_err(|_| rusqlite::Error::InvalidQuery)?;
+    let views = postcard::to_stdvec(&death.views).map_err(|_| Error::InvalidQuery)?;
     let run = death.incarnation;
     let sql = "INSERT INTO deaths (starts, nonce, views) VALUES (?, ?, ?)";
     connection.execute(sql, params![run.count as i64, run.nonce as i64, views])?;
@@ -182,7 +210,7 @@ pub(crate) fn deaths(connection: &Connection) -> Result<Vec<Death>> {
         let views: Vec<u8> = row.get(2)?;
         Ok(Death {
             incarnation: Incarnation { count: unsigned(row, 0)?, nonce: unsigned(row, 1)? },
-            views: postcard::from_bytes(&views).map_err(|_| rusqlite::Error::InvalidQuery)?,
+            views: postcard::from_bytes(&views).map_err(|_| undecodable(2))?,
         })
     })?;
     rows.collect()

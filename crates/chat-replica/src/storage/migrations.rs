@@ -30,6 +30,14 @@ pub fn migrate(connection: &mut Connection) -> Result<(), MigrationError> {
     migrate_by(connection, STEPS)
 }
 
+/// Refuses a file that newer software has written; one that cannot be read passes.
+pub(crate) fn refuse_newer(connection: &Connection) -> Result<(), MigrationError> {
+    match missing(connection, STEPS) {
+        Err(newer @ MigrationError::Newer { .. }) => Err(newer),
+        _ => Ok(()),
+    }
+}
+
 fn migrate_by(connection: &mut Connection, steps: &[&str]) -> Result<(), MigrationError> {
     if missing(connection, steps)?.is_empty() {
         return Ok(());

@@ -7,10 +7,14 @@
 //! | `log_table` | rows of the log and of the protocol's durable facts |
 //! | `recovery` | what is found when a process starts, and whether it is whole |
 //! | `mark` | a second witness of what was acknowledged (rule 15) |
+//! | `damage` | what a damaged disk looks like, and the note that tells the next start |
+//! | `salvage` | a new database with what can be proven of a damaged one |
+//! | `scrub` | reads the whole database in the background, slowly |
 //! | `state` | the state that commands change |
 //! | `readers` | connections that look at the state beside the writer |
 //! | `migrations` | numbered changes of the schema |
 
+pub(crate) mod damage;
 pub mod directory;
 pub mod disk;
 pub(crate) mod log_table;
@@ -18,6 +22,8 @@ pub(crate) mod mark;
 pub mod migrations;
 pub mod readers;
 pub(crate) mod recovery;
+pub(crate) mod salvage;
+pub(crate) mod scrub;
 pub mod state;
 
 pub use directory::{DataDirectory, DirectoryError};

@@ -2,6 +2,7 @@
 
 use super::directory::DataDirectory;
 use super::state::{STATEMENTS, SqliteState};
+use super::{damage, disk};
 use rusqlite::{Connection, OpenFlags};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -38,7 +39,7 @@ impl Readers {
     /// Cancel safe: dropping the future lets a look that has begun run to its end, unheard.
     ///
     /// # Errors
-    /// SQLite's own.
+    /// SQLite's own. One that says that the database is damaged is noted, and ends the process that watches the directory (rule 15).
     pub async fn read<T, F>(&self, look: F) -> rusqlite::Result<T>
     where
         F: FnOnce(&SqliteState<'_>) -> rusqlite::Result<T> + Send + 'static,
@@ -57,12 +58,7 @@ impl Readers {
         let run = move || {
             // Until the look ends, even if nobody waits for it any more: else those who give up make ever more connections.
             let _turn = turn;
-            let connection = shared.take()?;
-            connection.execute_batch("BEGIN")?;
-            let result = look(&SqliteState::new(&connection));
-            connection.execute_batch("COMMIT")?;
-            shared.give_back(connection);
-            result
+            shared.look(look).inspect_err(|error| shared.note(error))
         };
         match tokio::task::spawn_blocking(run).await {
             Ok(result) => result,
@@ -73,6 +69,23 @@ impl Readers {
 }
 
 impl Shared {
+    fn look<T>(&self, look: impl FnOnce(&SqliteState<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let connection = self.take()?;
+        connection.execute_batch("BEGIN")?;
+        let result = look(&SqliteState::new(&connection))?;
+        connection.execute_batch("COMMIT")?;
+        self.give_back(connection);
+        Ok(result)
+    }
+
+    /// Rule 15: what is damaged ends the process, whoever finds it.
+    fn note(&self, error: &rusqlite::Error) {
+        if damage::is_damage(error) {
+            let what = damage::note(&self.directory, error);
+            self.directory.damaged.send_replace(Some(what));
+        }
+    }
+
     fn take(&self) -> rusqlite::Result<Connection> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         idle.map_or_else(|| self.open(), Ok)
@@ -84,7 +97,7 @@ impl Shared {
 
     fn open(&self) -> rusqlite::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(self.directory.database(), flags)?;
+        let connection = disk::connect(&self.directory.database(), flags)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(connection)
     }

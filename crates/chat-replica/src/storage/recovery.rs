@@ -27,6 +27,13 @@ pub(crate) fn start(
     let mut facts = facts_or_new(connection, directory, id)?;
     // A new disk acknowledged nothing: a mark that is there is that of a database that somebody took away.
     let mark = mark.filter(|_| facts.incarnation.count > 0);
+    let mark = mark.filter(|mark| mark.run.is_none_or(|run| run.disk == facts.disk));
+    let behind = mark.and_then(|mark| mark.run).filter(|run| run.incarnation.count > facts.incarnation.count);
+    if let Some(run) = behind {
+        // The database lost that start, and what it found, with the end of its write-ahead log. A process run never comes twice.
+        facts.incarnation = run.incarnation;
+        facts.impaired_until = facts.impaired_until.max(run.impaired_until);
+    }
     let found = verify(connection, facts.committed, mark)?;
     // Where the end of the log was lost, the promise was lost with it (rule 2).
     facts.promised = facts.promised.max(mark.map(|mark| mark.promised).unwrap_or_default());
@@ -34,7 +41,9 @@ pub(crate) fn start(
     let impaired_until = impairment(&facts, &found, mark);
     let incarnation = Incarnation { count: facts.incarnation.count + 1, nonce: u64::from_le_bytes(random()) >> 1 };
     let transaction = connection.transaction().map_err(DiskError::Database)?;
-    begin_run(&transaction, &facts, &found, incarnation, impaired_until, whole && impaired_until.is_none())?;
+    // What a damaged log held is not known: it is no word of a successor's.
+    let whole = whole && behind.is_none() && impaired_until.is_none();
+    begin_run(&transaction, &facts, &found, incarnation, impaired_until, whole)?;
     transaction.commit()?;
     let known = log_table::known(connection)?;
     let deaths = log_table::deaths(connection)?;
@@ -116,7 +125,6 @@ fn begin_run(
     impaired_until: Option<u64>,
     whole: bool,
 ) -> Result<(), DiskError> {
-    // What a damaged log held is not known: it is no word of a successor's.
     if facts.incarnation.count > 0 && whole {
         let death = Death { incarnation: facts.incarnation, views: found.log.views.clone() };
         log_table::record_death(connection, &death)?;
