@@ -4,6 +4,7 @@
 //! but an event, the next wake-up of the protocol, or the disk.
 
 use crate::clock::Clock;
+use crate::failpoint::{Point, reach};
 use crate::handle::{Control, Declined, Done, Gate, Proposal, Row};
 use crate::node::{Disk as _, Node, Outbox, Turned};
 use crate::protocol::*;
@@ -335,7 +336,10 @@ impl Outbox for TurnOut<'_> {
                 tracing::info!(%cluster, "joined the cluster");
                 self.wiring.cluster.send_replace(Some(cluster));
             }
-            Event::Serving(epoch) => tracing::info!(%epoch, "primary"),
+            Event::Serving(epoch) => {
+                tracing::info!(%epoch, "primary");
+                reach(Point::Serving);
+            }
             Event::SteppedDown(epoch) => {
                 tracing::info!(%epoch, "no longer primary");
                 // Before anything that rests on it leaves: no read passes from here on (rule 11).
@@ -344,6 +348,7 @@ impl Outbox for TurnOut<'_> {
             }
             Event::View(at) => {
                 tracing::info!(epoch = %at.view.epoch, primary = %at.view.primary, members = ?at.view.members, "view");
+                reach(Point::ViewCommitted);
             }
             Event::Suspected(member) => {
                 tracing::info!(%member, "the primary is not heard");

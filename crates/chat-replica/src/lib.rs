@@ -33,6 +33,7 @@
 
 pub mod clock;
 pub mod driver;
+pub mod failpoint;
 pub mod handle;
 pub mod node;
 pub mod options;

@@ -6,6 +6,7 @@ use super::mark::{Mark, MarkFile};
 use super::migrations::{self, MigrationError};
 use super::recovery;
 use super::state::{STATEMENTS, SqliteState};
+use crate::failpoint::{Point, reach};
 use crate::node::Disk;
 use crate::protocol::*;
 use chat_core::{Applied, Provenance};
@@ -154,6 +155,7 @@ impl SqliteDisk {
                 let before = self.read(index, 0).into_iter().find(|entry| entry.index == index);
                 self.end = Mark { index, hash: before.map(|entry| entry.hash).unwrap_or_default(), ..self.end };
                 self.mark_file.lower(self.end).map_err(DiskError::File)?;
+                reach(Point::CuttingBack);
             }
             Persist::Cluster(cluster) => {
                 self.identity.cluster = Some(*cluster);
@@ -173,7 +175,10 @@ fn checkpoint(log: &mut Wal, pages: i32, directory: &DataDirectory) -> rusqlite:
     if pages < CHECKPOINT_PAGES {
         return Ok(());
     }
-    match log.checkpoint() {
+    reach(Point::Checkpoint);
+    let done = log.checkpoint();
+    reach(Point::AfterCheckpoint);
+    match done {
         // Somebody else, with a shell perhaps, is at it.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
         done => done,
@@ -250,6 +255,7 @@ impl Disk for SqliteDisk {
         log_table::set_progress(&self.connection, self.committed, self.applied)?;
         self.connection.execute_batch("COMMIT")?;
         self.in_transaction = false;
+        reach(Point::BeforeMark);
         self.mark_file.write(self.end).map_err(DiskError::File)?;
         if std::mem::take(&mut self.identity_changed) {
             self.directory.identify(&self.identity).map_err(DiskError::File)?;

@@ -4,6 +4,7 @@ use super::directory::{DataDirectory, Identity};
 use super::disk::DiskError;
 use super::log_table::{self, Facts};
 use super::mark::Mark;
+use crate::failpoint::{Point, reach};
 use crate::protocol::*;
 use rusqlite::{Connection, params};
 
@@ -27,7 +28,9 @@ pub(crate) fn start(
     let mut facts = facts_or_new(connection, directory, id)?;
     // A new disk acknowledged nothing: a mark that is there is that of a database that somebody took away.
     let mark = mark.filter(|_| facts.incarnation.count > 0);
+    reach(Point::StartVerify);
     let found = verify(connection, facts.committed, mark)?;
+    reach(Point::StartVerified);
     // Where the end of the log was lost, the promise was lost with it (rule 2).
     facts.promised = facts.promised.max(mark.map(|mark| mark.promised).unwrap_or_default());
     let whole = facts.impaired_until.is_none();
@@ -35,11 +38,14 @@ pub(crate) fn start(
     let incarnation = Incarnation { count: facts.incarnation.count + 1, nonce: u64::from_le_bytes(random()) >> 1 };
     let transaction = connection.transaction().map_err(DiskError::Database)?;
     begin_run(&transaction, &facts, &found, incarnation, impaired_until, whole && impaired_until.is_none())?;
+    reach(Point::StartBegun);
     transaction.commit()?;
+    reach(Point::StartDurable);
     let known = log_table::known(connection)?;
     let deaths = log_table::deaths(connection)?;
     let identity = Identity { replica: facts.id, disk: facts.disk, cluster: facts.cluster };
     directory.identify(&identity).map_err(DiskError::File)?;
+    reach(Point::StartIdentified);
     let member = Member { id, disk: facts.disk, incarnation };
     let recovered =
         Recovered { cluster: facts.cluster, promised: facts.promised, log: found.log, deaths, known, impaired_until };
