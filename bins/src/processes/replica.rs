@@ -190,7 +190,10 @@ impl Replica {
                 command.env_remove(name);
             }
         }
-        command.env_remove("FAILPOINTS").envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+            .env_remove("FAILPOINTS")
+            .env_remove("FAILPOINTS_AFTER")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.env(PARENT, std::process::id().to_string());
         // In a process group of its own, so that Ctrl-C reaches the demonstration only, which then stops it in order.
         command.process_group(0).kill_on_drop(true);

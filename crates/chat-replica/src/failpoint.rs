@@ -6,6 +6,7 @@
 //! ```text
 //! FAILPOINTS="after-commit=1%return"              at one of a hundred passages, by chance
 //! FAILPOINTS="before-persist=20*off->return"      at the 21st
+//! FAILPOINTS_AFTER="serving"                      passages count only once this point was passed: by then it is a primary
 //! ```
 //!
 //! | point | the process ends |
@@ -116,6 +117,18 @@ pub(crate) fn reach(point: Point) {
 
 #[cfg(feature = "failpoints")]
 fn end_if_told(point: Point) {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static AFTER: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("FAILPOINTS_AFTER").ok());
+    static PASSED: AtomicBool = AtomicBool::new(false);
+    if let Some(after) = &*AFTER {
+        if point.name() == after {
+            PASSED.store(true, Ordering::Relaxed);
+        }
+        if !PASSED.load(Ordering::Relaxed) {
+            return;
+        }
+    }
     fail::fail_point!(point.name(), |_| {
         use std::io::Write as _;
         let _ = writeln!(std::io::stderr(), "chatd: failpoint {}", point.name());
