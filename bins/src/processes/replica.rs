@@ -132,6 +132,12 @@ impl Replica {
         self.plan.folder.join(self.plan.id.to_string())
     }
 
+    /// The file with what it says.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.plan.folder.join(format!("replica-{}.log", self.plan.id))
+    }
+
     /// Its process id, if it runs.
     #[must_use]
     pub fn pid(&self) -> Option<Pid> {
@@ -171,7 +177,7 @@ impl Replica {
         };
         let (sender, ready) = watch::channel(false);
         let last_words = Arc::new(Mutex::new(VecDeque::new()));
-        let log = self.plan.folder.join(format!("replica-{}.log", self.plan.id));
+        let log = self.log();
         let listener = Listener { plan: self.plan.clone(), log, ready: sender, last_words: last_words.clone() };
         tokio::spawn(listener.listen(stderr));
         self.running = Some(Running { child, pid, ready, last_words });

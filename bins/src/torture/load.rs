@@ -211,7 +211,10 @@ impl Writer {
     }
 
     fn end(&self, call: CallId, begun: Instant, result: &Result<Sent, Error>) {
-        if result.is_ok() {
+        if let Ok(sent) = result {
+            if !sent.duplicate {
+                self.shared.pulse.tell_time(begun, sent.sent_at_ms);
+            }
             self.shared.pulse.acknowledge(begun);
         }
         self.shared.record.conclude(call, result, |sent| Answer::Sent {

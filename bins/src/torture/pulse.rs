@@ -1,7 +1,8 @@
 //! Whether the service goes on: when somebody was last answered, and how long nobody was.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Heard by everybody who sends.
 #[derive(Debug)]
@@ -14,12 +15,21 @@ pub(super) struct Pulse {
     longest: AtomicU64,
     /// When the newest message that was answered was sent, in µs since it began.
     newest: AtomicU64,
+    /// The newest message that has a time, and how far the wall clock that gave it is off, in s.
+    off: Mutex<(u64, i64)>,
 }
 
 impl Pulse {
     pub fn new() -> Pulse {
         let zero = || AtomicU64::new(0);
-        Pulse { begun: Instant::now(), acknowledged: zero(), last: zero(), longest: zero(), newest: zero() }
+        Pulse {
+            begun: Instant::now(),
+            acknowledged: zero(),
+            last: zero(),
+            longest: zero(),
+            newest: zero(),
+            off: Mutex::default(),
+        }
     }
 
     fn micros(&self, at: Instant) -> u64 {
@@ -33,6 +43,18 @@ impl Pulse {
         let last = self.last.fetch_max(now, Ordering::Relaxed);
         self.longest.fetch_max(now.saturating_sub(last), Ordering::Relaxed);
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A message that was sent then was given a wall clock's time, in ms since 1970.
+    pub fn tell_time(&self, sent: Instant, stamp: i64) {
+        let here = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
+        let mut off = self.off.lock().unwrap_or_else(PoisonError::into_inner);
+        *off = (*off).max((self.micros(sent), (stamp - here) / 1000));
+    }
+
+    /// How far the wall clock is off, in s, about, which the newest message has its time from.
+    pub fn off(&self) -> i64 {
+        self.off.lock().unwrap_or_else(PoisonError::into_inner).1
     }
 
     pub fn acknowledged(&self) -> u64 {

@@ -72,7 +72,7 @@ impl Stage {
             Step::Transfer { id } => Ok(self.transfer(*id).await),
             Step::Full { early } => self.full(*early).await,
             Step::Files { id, spare } => self.files(*id, *spare).await,
-            Step::Clock { ids, hours } => self.clock(ids, *hours),
+            Step::Clock { ids, hours } => self.clock(ids, *hours).await,
             Step::Overtaken => self.overtaken().await,
         }?;
         self.goes_on(mended, "everything was mended").await?;
@@ -264,9 +264,15 @@ impl Stage {
 
     /// A replica without file handles goes on, or ends with a word on why.
     async fn files(&mut self, id: u32, spare: u64) -> Result<Instant, Broken> {
+        let refusals = |said: &str| said.matches("cannot accept connections").count();
+        let log = self.cluster.replica(id)?.log();
+        let before = std::fs::read_to_string(&log).map_or(0, |said| refusals(&said));
         let starved = Starved::begin(self.cluster.replica(id)?, spare)?;
         let ended = self.cluster.replica(id)?.ends_within(STARVED).await;
         drop(starved);
+        if ended.is_none() && std::fs::read_to_string(&log).map_or(0, |said| refusals(&said)) == before {
+            return Err(Broken(format!("replica {id} had file handles for everybody")));
+        }
         if let Some(ended) = ended {
             says(id, &ended, &[""])?;
             self.start(&[id]).await?;
@@ -274,11 +280,20 @@ impl Stage {
         Ok(Instant::now())
     }
 
-    fn clock(&mut self, ids: &[u32], hours: i32) -> Result<Instant, Broken> {
-        if let Some(clocks) = &self.clocks {
-            ids.iter().try_for_each(|id| clocks.set(*id, hours))?;
+    /// Clocks jump. If one of them is the primary's, its messages bear the new time.
+    async fn clock(&mut self, ids: &[u32], hours: i32) -> Result<Instant, Broken> {
+        let Some(clocks) = &self.clocks else { return Ok(Instant::now()) };
+        ids.iter().try_for_each(|id| clocks.set(*id, hours))?;
+        let set = Instant::now();
+        let leader = self.cluster.leader().await?;
+        self.goes_on(set, "wall clocks jumped").await?;
+        let (off, wanted) = (self.pulse.off(), 3600 * i64::from(hours));
+        // Whoever took over meanwhile may live by another clock.
+        let same = leader_of(&self.cluster.admin().status_of_all().await) == Some(leader);
+        if ids.contains(&leader) && same && (off - wanted).abs() > 60 {
+            return Err(Broken(format!("the clock of replica {leader} is {off} s off, and should be {wanted} s")));
         }
-        Ok(Instant::now())
+        Ok(set)
     }
 
     /// The backups are stopped; what the primary writes meanwhile is more than the network holds for them. It is killed, they
