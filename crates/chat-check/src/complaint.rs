@@ -75,14 +75,33 @@ pub struct Complaint {
 
 impl Complaint {
     /// Complains, quoting `calls` from `history`.
-    pub(crate) fn new(
-        history: &History,
-        property: Property,
-        fault: Fault,
-        calls: impl IntoIterator<Item = CallId>,
-    ) -> Self {
+    fn new(history: &History, property: Property, fault: Fault, calls: impl IntoIterator<Item = CallId>) -> Self {
         let quote = |id: CallId| history.calls.get(id.0).map(|call| (id, call.to_string()));
         Complaint { property, fault, calls: calls.into_iter().filter_map(quote).collect() }
+    }
+}
+
+/// Complaints of one checker, as they gather.
+pub(crate) struct Complaints<'a> {
+    history: &'a History,
+    property: Property,
+    found: Vec<Complaint>,
+}
+
+impl<'a> Complaints<'a> {
+    pub fn new(history: &'a History, property: Property) -> Self {
+        Complaints { history, property, found: Vec::new() }
+    }
+
+    /// Adds one, unless there are enough.
+    pub fn add(&mut self, fault: Fault, calls: impl IntoIterator<Item = CallId>) {
+        if self.found.len() < MAX_COMPLAINTS {
+            self.found.push(Complaint::new(self.history, self.property, fault, calls));
+        }
+    }
+
+    pub fn verdict(self) -> Verdict {
+        if self.found.is_empty() { Ok(()) } else { Err(self.found) }
     }
 }
 
@@ -267,6 +286,16 @@ pub enum Fault {
         index: u64,
         /// The highest applied.
         applied: u64,
+    },
+    /// A mark that was acknowledged is not kept.
+    #[error("replica {replica} has {found:?} for {account}'s mailbox, which is behind what was acknowledged")]
+    MarkLost {
+        /// Which replica.
+        replica: u32,
+        /// Whose mailbox.
+        account: Name,
+        /// What it has.
+        found: crate::Marks,
     },
     /// Replicas that applied the same have other hashes.
     #[error("replicas {first} and {second} both applied {applied} entries, but their states have other hashes")]

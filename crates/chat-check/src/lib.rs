@@ -8,7 +8,10 @@
 mod complaint;
 mod history;
 mod jsonl;
+mod levels;
+mod places;
 mod report;
+mod requests;
 
 pub mod acknowledged;
 pub mod client_order;
