@@ -15,6 +15,8 @@ pub(super) struct Figures {
     pub pauses: u64,
     pub rounds: u64,
     pub acknowledged: u64,
+    /// How often the last of three had no leases any more when it was left alone, and waited.
+    pub waited: u64,
     /// Steps by title: for how long nobody was answered, and how long after everything was mended somebody was.
     steps: BTreeMap<String, Vec<(Duration, Duration)>>,
     /// How often a process ended at each point, and how often one was told to.
@@ -122,6 +124,9 @@ impl Figures {
              {deliveries} deliveries, {kept} messages at replicas\n"
         );
         text += &self.verdicts().map(|(name, count)| format!("{name}: {count}")).join(", ");
+        if self.waited > 0 {
+            text += &format!("\n{} times the last of three waited for the others: its leases had run out", self.waited);
+        }
         for (what, why) in &self.skipped {
             text += &format!("\nskipped: {what}: {why}");
         }
@@ -141,7 +146,7 @@ impl Figures {
         let verdicts = self.verdicts();
         json!({
             "kills": self.kills, "starts": self.starts, "pauses": self.pauses, "rounds": self.rounds,
-            "acknowledged": self.acknowledged, "calls": self.judged.calls, "unknown": self.judged.unknown,
+            "waited": self.waited, "acknowledged": self.acknowledged, "calls": self.judged.calls, "unknown": self.judged.unknown,
             "deliveries": self.judged.deliveries, "kept": self.judged.kept,
             "steps": self.steps.iter().map(step).collect::<Vec<_>>(),
             "points": self.points.iter().map(point).collect::<Vec<_>>(),

@@ -46,7 +46,7 @@ const ROUND_MESSAGES: u64 = 120_000;
 /// Between two lines on standard error.
 const LINES: Duration = Duration::from_secs(5);
 /// How long a process that is to end at a point is waited for; on a tour it must.
-const WAITING: Duration = Duration::from_secs(2);
+const WAITING: Duration = Duration::from_secs(3);
 const WAITING_ON_TOUR: Duration = Duration::from_secs(15);
 /// How often a step is taken again on a tour, until its point was passed.
 const ATTEMPTS: usize = 4;

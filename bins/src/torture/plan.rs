@@ -194,7 +194,7 @@ impl Plan {
         }
         let lead = self.random.random_range(0..3) == 0 && !at_start(point);
         let many = if lead { 1 } else { *[1, 1, 1, 2, 3].choose(&mut self.random).unwrap_or(&1) };
-        let passes = if rare(point) { 0 } else { self.random.random_range(0..80) };
+        let passes = if rare(point) { 0 } else { self.random.random_range(0..40) };
         Step::Point { ids: self.ids(many), point, passes, lead }
     }
 
@@ -240,7 +240,7 @@ impl Plan {
                 }
                 Kind::Point => {
                     for point in Point::ALL.iter().filter(|point| **point != Point::CuttingBack) {
-                        let passes = if rare(*point) { 0 } else { self.random.random_range(0..10) };
+                        let passes = if rare(*point) { 0 } else { self.random.random_range(0..4) };
                         let lead = !rare(*point) && self.random.random();
                         steps.push(Step::Point { ids: vec![self.id()], point: *point, passes, lead });
                     }
