@@ -12,8 +12,13 @@ use crate::requests::{Requests, Sent};
 
 /// Looks at every replica of [`History::finals`]; without any there is nothing to complain of.
 pub fn check(history: &History) -> Verdict {
-    let mut complaints = Complaints::new(history, Property::Acknowledged);
     let requests = Requests::of(history);
+    judge(history, &requests)
+}
+
+/// The same, with what is known already.
+pub(crate) fn judge(history: &History, requests: &Requests) -> Verdict {
+    let mut complaints = Complaints::new(history, Property::Acknowledged);
     let deleted: HashSet<&str> = requests
         .deletes
         .iter()
@@ -40,7 +45,7 @@ pub fn check(history: &History) -> Verdict {
                 continue;
             }
             let found = mailbox.and_then(|mailbox| place(mailbox, seq));
-            if !found.is_some_and(|found| (found.id, &found.from, &found.text) == (id, from, text)) {
+            if found.is_none_or(|found| (found.id, &found.from, &found.text) != (id, from, text)) {
                 let (replica, account, found) = (replica.id, to.clone(), found.cloned());
                 complaints.add(Fault::Lost { replica, account, seq, found }, [call]);
             }

@@ -23,9 +23,14 @@ struct InRow {
 
 /// Looks at all sends whose place in the mailbox anybody saw.
 pub fn check(history: &History) -> Verdict {
-    let mut complaints = Complaints::new(history, Property::ClientOrder);
     let requests = Requests::of(history);
     let places = Places::of(history, &requests);
+    judge(history, &requests, &places)
+}
+
+/// The same, with what is known already.
+pub(crate) fn judge(history: &History, requests: &Requests, places: &Places<'_>) -> Verdict {
+    let mut complaints = Complaints::new(history, Property::ClientOrder);
     let mut rows: BTreeMap<(ClientId, &str, &str), Vec<InRow>> = BTreeMap::new();
     for place in &places.all {
         let Some(asked) = place.request.map(|number| &requests.sends[number]) else { continue };

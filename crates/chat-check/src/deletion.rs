@@ -11,8 +11,13 @@ use crate::requests::Requests;
 
 /// Looks at all deliveries, and at all calls that were done.
 pub fn check(history: &History) -> Verdict {
-    let mut complaints = Complaints::new(history, Property::Deletion);
     let requests = Requests::of(history);
+    judge(history, &requests)
+}
+
+/// The same, with what is known already.
+pub(crate) fn judge(history: &History, requests: &Requests) -> Verdict {
+    let mut complaints = Complaints::new(history, Property::Deletion);
     let mut gone: HashMap<&str, (Micros, CallId)> = HashMap::new();
     for asked in &requests.deletes {
         if let Some(done) = asked.done {
@@ -28,7 +33,7 @@ pub fn check(history: &History) -> Verdict {
             complaints.add(Fault::DeliveredAfterDeletion { stream, account, message, at, gone }, [call]);
         }
     }
-    done_after(history, &requests, &gone, &mut complaints);
+    done_after(history, requests, &gone, &mut complaints);
     not_discarded(history, &mut complaints);
     complaints.verdict()
 }

@@ -13,15 +13,24 @@ use crate::requests::Requests;
 
 /// Looks at all messages that anybody saw, and at all streams.
 pub fn check(history: &History) -> Verdict {
-    let mut complaints = Complaints::new(history, Property::Duplicates);
     let requests = Requests::of(history);
+    let places = Places::of(history, &requests);
+    judge(history, &requests, &places)
+}
+
+/// The same, with what is known already.
+pub(crate) fn judge(history: &History, requests: &Requests, places: &Places<'_>) -> Verdict {
+    let mut complaints = Complaints::new(history, Property::Duplicates);
     for &(first, second) in &requests.differing {
         complaints.add(Fault::AnswersDiffer, [first, second]);
     }
     for &(first, second) in &requests.key_twice {
         complaints.add(Fault::KeyDoneTwice, [first, second]);
     }
-    let places = Places::of(history, &requests);
+    // Something else than what its sender was told stands there: that was never sent either.
+    for (fault, calls) in &places.faults {
+        complaints.add(fault.clone(), calls.iter().copied());
+    }
     for place in &places.all {
         match place.request.map(|number| &requests.sends[number]) {
             Some(asked) if asked.begun > place.by => {
@@ -29,7 +38,7 @@ pub fn check(history: &History) -> Verdict {
                 complaints.add(Fault::NeverSent { message: place.message(), seen: place.witness }, calls);
             }
             Some(_) => {}
-            None => unsent(history, &requests, &places, place, &mut complaints),
+            None => unsent(history, requests, places, place, &mut complaints),
         }
     }
     finals(history, &mut complaints);

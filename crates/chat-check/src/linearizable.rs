@@ -8,7 +8,7 @@
 //! It never complains of a history that is linearizable. It misses what only a choice between several explanations
 //! would show: a refused send to an account whose registration and deletion both ran meanwhile; which of several unknown
 //! sends with the same text came first; the exact count of undelivered messages while sends or acknowledgements run;
-//! messages of a deleted mailbox that a page lacks. [`exhaustive`] misses nothing, and is for a few dozen calls.
+//! messages of a deleted mailbox that a page lacks. [`exhaustive`] misses nothing, and is for a few calls.
 //!
 //! The history begins with empty mailboxes; accounts that it does not register are taken to exist from the start.
 
@@ -33,10 +33,15 @@ use graph::{Bound, Graph, Node, Problem, What};
 pub fn check(history: &History) -> Verdict {
     let requests = Requests::of(history);
     let places = Places::of(history, &requests);
+    judge(history, &requests, &places)
+}
+
+/// The same, with what is known already.
+pub(crate) fn judge<'a>(history: &'a History, requests: &'a Requests, places: &'a Places<'a>) -> Verdict {
     let mut work = Work {
         history,
-        requests: &requests,
-        places: &places,
+        requests,
+        places,
         complaints: Complaints::new(history, Property::Linearizable),
         graph: Graph::default(),
         accounts: Vec::new(),
@@ -73,6 +78,11 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     fn moments_of_places(&mut self) {
         for (number, place) in self.places.all.iter().enumerate() {
+            if place.request.is_none() {
+                // No request is left that can have put it there.
+                let (message, seen) = (place.message(), place.seen);
+                self.complaints.add(Fault::NeverSent { message, seen }, seen.call());
+            }
             let earliest = place.request.map_or(Bound::NEVER_BEFORE, |request| {
                 let asked = &self.requests.sends[request];
                 Bound(asked.begun, Some(asked.first()))

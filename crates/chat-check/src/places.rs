@@ -10,6 +10,8 @@ use crate::requests::Requests;
 /// A place in a mailbox that somebody saw taken.
 pub(crate) struct Place<'a> {
     pub to: &'a Name,
+    /// The mailbox's number, by name: comparing names would take most of the time.
+    rank: u32,
     pub seq: u64,
     pub id: u64,
     pub from: &'a Name,
@@ -48,12 +50,13 @@ impl Place<'_> {
 impl<'a> Places<'a> {
     pub fn of(history: &'a History, requests: &Requests) -> Self {
         let mut seen = sightings(history, requests);
+        rank(&mut seen);
         // The answer to the send first: `request` is known only there.
-        seen.sort_unstable_by(|a, b| (a.to, a.seq, a.request.is_none()).cmp(&(b.to, b.seq, b.request.is_none())));
+        seen.sort_unstable_by_key(|sight| (sight.rank, sight.seq, sight.request.is_none()));
         let mut places = Places { all: Vec::new(), faults: Vec::new() };
         for sight in seen {
             match places.all.last_mut() {
-                Some(place) if place.seq == sight.seq && place.to == sight.to => {
+                Some(place) if place.seq == sight.seq && place.rank == sight.rank => {
                     if !place.same(&sight) {
                         let fault = same_place(place, &sight);
                         places.fault(fault);
@@ -107,11 +110,11 @@ fn sightings<'a>(history: &'a History, requests: &Requests) -> Vec<Place<'a>> {
             continue;
         };
         let (at, request) = (Seen::By(call), Some(number));
-        seen.push(Place { to, seq: sent.seq, id: sent.id, from, text, seen: at, by, witness: at, request });
+        seen.push(Place { to, rank: 0, seq: sent.seq, id: sent.id, from, text, seen: at, by, witness: at, request });
     }
     let mut see = |message: &'a Message, at: Seen, by: Micros| {
         let Message { id, seq, from, to, text } = message;
-        seen.push(Place { to, seq: *seq, id: *id, from, text, seen: at, by, witness: at, request: None });
+        seen.push(Place { to, rank: 0, seq: *seq, id: *id, from, text, seen: at, by, witness: at, request: None });
     };
     for (number, call) in history.calls.iter().enumerate() {
         if let (Outcome::Done(Answer::Page(page)), Some(ended)) = (&call.outcome, call.ended) {
@@ -127,6 +130,18 @@ fn sightings<'a>(history: &'a History, requests: &Requests) -> Vec<Place<'a>> {
         }
     }
     seen
+}
+
+fn rank(seen: &mut [Place<'_>]) {
+    let mut ranks: HashMap<&str, u32> = seen.iter().map(|sight| (&**sight.to, 0)).collect();
+    let mut names: Vec<&str> = ranks.keys().copied().collect();
+    names.sort_unstable();
+    for (rank, name) in (0..).zip(names) {
+        ranks.insert(name, rank);
+    }
+    for sight in seen {
+        sight.rank = ranks[&**sight.to];
+    }
 }
 
 fn same_place(first: &Place<'_>, second: &Place<'_>) -> (Fault, Vec<CallId>) {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use crate::complaint::{Complaint, Property, Verdict};
 use crate::history::History;
+use crate::places::Places;
+use crate::requests::Requests;
 
 /// What all checkers say of one history. Displays as a few lines for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,16 +55,18 @@ impl Report {
 /// Lets every checker look. If the history itself is broken, the others are not asked.
 pub fn check_all(history: &History) -> Report {
     let mut verdicts = Vec::new();
+    let requests = Requests::of(history);
+    let places = Places::of(history, &requests);
     for property in Property::ALL {
         let verdict = match property {
             Property::WellFormed => crate::well_formed::check(history),
-            Property::Linearizable => crate::linearizable::check(history),
-            Property::Acknowledged => crate::acknowledged::check(history),
+            Property::Linearizable => crate::linearizable::judge(history, &requests, &places),
+            Property::Acknowledged => crate::acknowledged::judge(history, &requests),
             Property::Replicas => crate::replicas::check(history),
             Property::Gapless => crate::gapless::check(history),
-            Property::ClientOrder => crate::client_order::check(history),
-            Property::Duplicates => crate::duplicates::check(history),
-            Property::Deletion => crate::deletion::check(history),
+            Property::ClientOrder => crate::client_order::judge(history, &requests, &places),
+            Property::Duplicates => crate::duplicates::judge(history, &requests, &places),
+            Property::Deletion => crate::deletion::judge(history, &requests),
         };
         let broken = property == Property::WellFormed && verdict.is_err();
         verdicts.push((property, verdict));

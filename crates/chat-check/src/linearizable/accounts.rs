@@ -191,7 +191,10 @@ impl<'a> Work<'a> {
             for node in unseen {
                 self.while_alive(number, node);
             }
-            let Account { name, alive, asked_for, register, .. } = self.accounts[number];
+            let Account { name, alive, asked_for, register, delete, .. } = self.accounts[number];
+            if let Some((register, delete)) = register.zip(delete) {
+                self.graph.before(register, delete);
+            }
             if alive && asked_for && register.is_none() {
                 let calls = self
                     .history
