@@ -238,7 +238,7 @@ impl Run {
         let figures = self.figures.clone();
         let skip = |what: &str, why| figures.lock().unwrap_or_else(PoisonError::into_inner).skip(what, why);
         // Else they would not live through more than the first start on it; and half of the rounds are on real disks only.
-        let (special, seed) = (self.until.is_none() || self.plan.seed() % 2 == 0, self.plan.seed());
+        let (special, seed) = (self.until.is_none() || self.plan.seed().is_multiple_of(2), self.plan.seed());
         let mut cluster = Cluster::new(folder, 3, &[], None)?;
         let small = folder.join(ON_SMALL_DISK.to_string());
         let disk = if special { SmallDisk::mount(&small).map_err(|why| skip("full", why)).ok() } else { None };

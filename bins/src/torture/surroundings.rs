@@ -145,7 +145,7 @@ impl Starved {
 impl Drop for Starved {
     fn drop(&mut self) {
         // It may have ended; then nobody needs handles any more.
-        let _ = prlimit(Some(self.pid), Resource::Nofile, self.before.clone());
+        let _ = prlimit(Some(self.pid), Resource::Nofile, self.before);
     }
 }
 
