@@ -351,6 +351,13 @@ async fn read(writer: Writer) {
             pages = pages.before(before);
         }
         let page = pages.older().await.map(Option::unwrap_or_default);
+        if let Ok(page) = &page
+            && page.len() < limit as usize
+            && !matches!(pages.older().await, Ok(None))
+        {
+            // It holds less than was asked for, because texts are large: as if no more had been asked for.
+            shared.record.limit(call, page.len() as u32);
+        }
         newest = page.iter().flatten().map(|message| message.id).max().unwrap_or_default().max(newest);
         shared.record.conclude(call, &page, |page| Answer::Page(page.iter().map(message).collect()));
     }

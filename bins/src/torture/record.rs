@@ -49,6 +49,15 @@ impl Record {
         );
     }
 
+    /// A page ended after so many messages, though there are more.
+    pub fn limit(&self, call: CallId, messages: u32) {
+        if let Some(Request::ReadConversation { limit, .. }) =
+            self.open().calls.get_mut(call.0).map(|call| &mut call.request)
+        {
+            *limit = messages;
+        }
+    }
+
     pub fn listen(&self, client: u64, account: &Name, after: Option<u64>) -> StreamId {
         let mut history = self.open();
         let now = self.now();
