@@ -122,6 +122,7 @@ async fn run(arguments: &Arguments) -> ExitCode {
         ended = run.go_on() => Some(ended),
         () = interrupted() => None,
     };
+    figures.lock().unwrap_or_else(PoisonError::into_inner).acknowledged = run.pulse.acknowledged();
     drop(run);
     let failed = matches!(ended, Some(Err(_)));
     let kept = folder.conclude(failed || arguments.keep.is_some());
@@ -271,7 +272,6 @@ impl Run {
         let report = judge::judge(&stage.load, folder.to_path_buf()).await?;
         let mut figures = stage.figures();
         figures.rounds += 1;
-        figures.acknowledged = self.pulse.acknowledged();
         figures.judged(&report);
         if report.is_good() { Ok(()) } else { Err(Broken(report.to_string())) }
     }
