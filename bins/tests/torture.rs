@@ -46,7 +46,7 @@ fn nothing_is_lost_by_anything_that_happens_to_replicas() {
         assert!(number(&point["ended"]) > 0, "no process ended at {}; {where_to_look}", point["point"]);
     }
     assert!(
-        number(&figures["acknowledged"]) > 0 && number(&figures["kept"]) > 0,
+        number(&figures["acknowledged"]) > 0 && number(&figures["held"]) > 0,
         "nothing was judged; {where_to_look}"
     );
     println!("{} kill -9, {} starts, {} acknowledged", figures["kills"], figures["starts"], figures["acknowledged"]);

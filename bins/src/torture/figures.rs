@@ -147,7 +147,7 @@ impl Figures {
         json!({
             "kills": self.kills, "starts": self.starts, "pauses": self.pauses, "rounds": self.rounds,
             "waited": self.waited, "acknowledged": self.acknowledged, "calls": self.judged.calls, "unknown": self.judged.unknown,
-            "deliveries": self.judged.deliveries, "kept": self.judged.kept,
+            "deliveries": self.judged.deliveries, "held": self.judged.kept,
             "steps": self.steps.iter().map(step).collect::<Vec<_>>(),
             "points": self.points.iter().map(point).collect::<Vec<_>>(),
             "verdicts": verdicts.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect::<serde_json::Map<_, _>>(),
