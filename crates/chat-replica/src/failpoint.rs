@@ -1,6 +1,6 @@
 //! Named points at which a test can end the process as kill -9 would: in the middle of things.
 //!
-//! Only with the cargo feature `failpoints`, which is off by default: without it [`reach`] is empty, and nothing is read from the
+//! Only with the cargo feature `failpoints`, which is off by default: without it `reach` is empty, and nothing is read from the
 //! environment. With it, `chatd` takes its orders from `FAILPOINTS` (the syntax is that of the crate `fail`):
 //!
 //! ```text
