@@ -6,7 +6,8 @@
 //! | `daemon` | `chatd`: one replica |
 //! | `demo` | `chat-demo`: a cluster to watch, and scripts of crashes |
 //! | `bench` | `chat-bench`: figures |
-//! | `processes` | replicas as child processes, for the last two and for tests |
+//! | `torture` | `chat-torture`: crashes and worse for as long as one likes, and a judge |
+//! | `processes` | replicas as child processes, for the last three and for tests |
 //! | `secret` | the file with the cluster's secret, for `chatd` and `chatctl` |
 
 pub mod bench;
@@ -15,4 +16,5 @@ pub mod daemon;
 pub mod demo;
 pub mod processes;
 mod secret;
+pub mod torture;
 mod usage;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Durations of single operations.
 #[derive(Debug, Default)]
-pub(super) struct Times {
+pub(crate) struct Times {
     sorted: Vec<Duration>,
 }
 
@@ -26,7 +26,7 @@ impl Times {
     }
 }
 
-pub(super) fn ms(time: Duration) -> f64 {
+pub(crate) fn ms(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 

@@ -7,6 +7,8 @@ mod figures;
 mod people;
 mod send;
 
+pub(crate) use figures::{Times, ms};
+
 use crate::processes::{Broken, Cluster, run_if_replica};
 use crate::usage;
 use clap::{Args, Parser, Subcommand};

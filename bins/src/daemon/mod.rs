@@ -6,6 +6,7 @@ mod narrator;
 use crate::daemon::flags::Flags;
 use crate::usage;
 use chat_replica::driver::Ended;
+use chat_replica::failpoint;
 use chat_replica::server::{Server, StartError};
 use chat_replica::transport::Tcp;
 use std::ffi::OsString;
@@ -30,6 +31,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(wrong) => return fail(USAGE, &wrong),
     };
     abort_on_panic();
+    let _armed = failpoint::arm();
     narrator::start_log();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

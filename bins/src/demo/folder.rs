@@ -1,10 +1,10 @@
-//! Where a script has its data and logs.
+//! Where a script, or a run of `chat-torture`, has its data and logs.
 
 use crate::processes::Broken;
 use std::path::{Path, PathBuf};
 
 /// A folder that was empty when the script began.
-pub(super) enum Folder {
+pub(crate) enum Folder {
     /// The caller's: it stays.
     Given(PathBuf),
     /// Goes with the script, unless it is to be kept.
@@ -12,9 +12,10 @@ pub(super) enum Folder {
 }
 
 impl Folder {
-    pub fn new(given: Option<&Path>) -> Result<Self, Broken> {
+    /// The one given, or a temporary one whose name begins so.
+    pub fn new(prefix: &str, given: Option<&Path>) -> Result<Self, Broken> {
         let Some(path) = given else {
-            let made = tempfile::Builder::new().prefix("chat-demo-").tempdir();
+            let made = tempfile::Builder::new().prefix(prefix).tempdir();
             return made.map(Self::Temporary).map_err(|error| Broken(format!("no temporary directory: {error}")));
         };
         let unusable = |error: std::io::Error| Broken(format!("{} cannot be used: {error}", path.display()));

@@ -24,11 +24,13 @@ mod screen;
 mod two_faults;
 mod watch;
 
+pub(crate) use folder::Folder;
+pub(crate) use orders::orders;
+
 use crate::processes::replica::Fault;
 use crate::processes::{Broken, Place, run_if_replica};
 use crate::usage;
 use clap::{Args, Parser, Subcommand};
-use folder::Folder;
 use futures_util::future::{LocalBoxFuture, try_join_all};
 use report::Report;
 use std::path::{Path, PathBuf};
@@ -148,7 +150,7 @@ async fn run(script: Script, common: &Common) -> ExitCode {
         println!("{name}, --seed {seed}");
     }
     let report = Report::new(name, common.json);
-    let folder = match Folder::new(common.data.as_deref()) {
+    let folder = match Folder::new("chat-demo-", common.data.as_deref()) {
         Ok(folder) => folder,
         Err(broken) => return report.conclude(Err(broken), None),
     };
@@ -201,7 +203,7 @@ async fn tell(script: &Script, seed: u64, folder: &Path, report: &Report) -> Res
 }
 
 /// Waits for Ctrl-C, or for another request to end.
-async fn interrupted() {
+pub(crate) async fn interrupted() {
     let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
     let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = signals else {
         return std::future::pending().await;

@@ -1,7 +1,7 @@
 //! Every order of a few things.
 
 /// All orders of the numbers from 1 to `n`, ascending.
-pub(super) fn orders(n: u32) -> Vec<Vec<u32>> {
+pub(crate) fn orders(n: u32) -> Vec<Vec<u32>> {
     let mut orders = vec![Vec::new()];
     for _ in 0..n {
         let longer = |order: &Vec<u32>| {

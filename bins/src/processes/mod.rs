@@ -1,4 +1,4 @@
-//! Replicas as child processes of this program, each the real `chatd`: what `chat-demo` and `chat-bench` run on, and the tests in
+//! Replicas as child processes of this program, each the real `chatd`: what `chat-demo`, `chat-bench` and `chat-torture` run on, and the tests in
 //! `bins/tests`.
 //!
 //! A program that has them begins with `run_if_replica`: started again with `replica` as its first argument, it *is* a
@@ -10,7 +10,7 @@ pub(crate) mod cluster;
 pub mod replica;
 
 pub use broken::Broken;
-pub(crate) use cluster::{Cluster, Place};
+pub(crate) use cluster::{Cluster, Place, list};
 
 use std::process::ExitCode;
 

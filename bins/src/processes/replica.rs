@@ -80,7 +80,18 @@ pub struct Plan {
 #[derive(Debug)]
 pub struct Replica {
     plan: Plan,
+    /// What its next starts find in their environment.
+    environment: Vec<(String, OsString)>,
     running: Option<Running>,
+}
+
+/// How a process ended, by itself.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// As the operating system tells it; `None` if it does not.
+    pub status: Option<ExitStatus>,
+    /// The last lines that it said.
+    pub words: String,
 }
 
 #[derive(Debug)]
@@ -95,7 +106,12 @@ impl Replica {
     /// Not running yet.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
-        Self { plan, running: None }
+        Self { plan, environment: Vec::new(), running: None }
+    }
+
+    /// What its next starts find in their environment, beside what this process has: in place of what was said here before.
+    pub fn surround(&mut self, environment: Vec<(String, OsString)>) {
+        self.environment = environment;
     }
 
     /// Its number.
@@ -114,6 +130,18 @@ impl Replica {
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.plan.folder.join(self.plan.id.to_string())
+    }
+
+    /// The file with what it says.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.plan.folder.join(format!("replica-{}.log", self.plan.id))
+    }
+
+    /// Its process id, if it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        self.running.as_ref().map(|running| running.pid)
     }
 
     /// Whether there is a process.
@@ -149,7 +177,7 @@ impl Replica {
         };
         let (sender, ready) = watch::channel(false);
         let last_words = Arc::new(Mutex::new(VecDeque::new()));
-        let log = self.plan.folder.join(format!("replica-{}.log", self.plan.id));
+        let log = self.log();
         let listener = Listener { plan: self.plan.clone(), log, ready: sender, last_words: last_words.clone() };
         tokio::spawn(listener.listen(stderr));
         self.running = Some(Running { child, pid, ready, last_words });
@@ -168,6 +196,10 @@ impl Replica {
                 command.env_remove(name);
             }
         }
+        command
+            .env_remove("FAILPOINTS")
+            .env_remove("FAILPOINTS_AFTER")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.env(PARENT, std::process::id().to_string());
         // In a process group of its own, so that Ctrl-C reaches the demonstration only, which then stops it in order.
         command.process_group(0).kill_on_drop(true);
@@ -240,6 +272,17 @@ impl Replica {
     pub async fn down(&mut self, fault: Fault) -> Result<(), Broken> {
         self.strike(fault)?;
         self.gone(fault).await
+    }
+
+    /// Waits until it ends by itself, and takes note of that. `None`: it still runs after this time, or was not started.
+    pub async fn ends_within(&mut self, time: Duration) -> Option<Ended> {
+        let running = self.running.as_mut()?;
+        let status = timeout(time, running.child.wait()).await.ok()?.ok();
+        // What it said last is heard when its standard error has closed.
+        let mut ready = running.ready.clone();
+        let _ = timeout(WAIT, ready.wait_for(|_| false)).await;
+        let words = self.running.take().map(|running| running.words()).unwrap_or_default();
+        Some(Ended { status, words })
     }
 
     /// SIGSTOP.

@@ -5,6 +5,7 @@
 
 use crate::clock::Clock;
 use crate::desk::Desk;
+use crate::failpoint::{Point, reach};
 use crate::handle::{Control, Declined, Done, Gate, Proposal};
 use crate::node::{Disk as _, Node, Outbox, Turned};
 use crate::protocol::*;
@@ -240,7 +241,10 @@ impl Outbox for TurnOut<'_> {
                 tracing::info!(%cluster, "joined the cluster");
                 self.wiring.cluster.send_replace(Some(cluster));
             }
-            Event::Serving(epoch) => tracing::info!(%epoch, "primary"),
+            Event::Serving(epoch) => {
+                tracing::info!(%epoch, "primary");
+                reach(Point::Serving);
+            }
             Event::SteppedDown(epoch) => {
                 tracing::info!(%epoch, "no longer primary");
                 // Before anything that rests on it leaves: no read passes from here on (rule 11).
@@ -249,6 +253,7 @@ impl Outbox for TurnOut<'_> {
             }
             Event::View(at) => {
                 tracing::info!(epoch = %at.view.epoch, primary = %at.view.primary, members = ?at.view.members, "view");
+                reach(Point::ViewCommitted);
             }
             Event::Suspected(member) => {
                 tracing::info!(%member, "the primary is not heard");

@@ -34,6 +34,7 @@
 pub mod clock;
 pub mod desk;
 pub mod driver;
+pub mod failpoint;
 pub mod handle;
 pub mod node;
 pub mod options;

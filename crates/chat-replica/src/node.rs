@@ -3,6 +3,7 @@
 //! A turn does things in the one order that keeps the promises: send what promises nothing, apply and answer what has committed,
 //! make durable what is to be durable with one sync, then send what rests on it.
 
+use crate::failpoint::{Point, reach};
 use crate::protocol::*;
 use chat_core::Applied;
 use core::time::Duration;
@@ -125,23 +126,29 @@ impl<D: Disk> Node<D> {
         out: &mut dyn Outbox,
     ) -> Result<Turned, D::Error> {
         let effects = self.replica.step(now, inputs, &self.disk);
+        reach(Point::BeforeSend);
         effects.send.into_iter().for_each(|envelope| out.send(envelope));
+        reach(Point::AfterSend);
         effects.events.into_iter().for_each(|event| out.event(event));
         let sync = !effects.persist.is_empty();
         self.apply_committed(sync, out)?;
         let mut synced = None;
         if sync {
+            reach(Point::BeforePersist);
             self.disk.begin(true)?;
             for what in &effects.persist {
                 self.disk.persist(what)?;
             }
+            reach(Point::BeforeCommit);
             let before = clock();
             self.disk.commit()?;
             synced = Some(clock().since(before));
+            reach(Point::AfterCommit);
         } else {
             self.disk.commit()?;
         }
         effects.send_after.into_iter().for_each(|envelope| out.send(envelope));
+        reach(Point::AfterPromises);
         Ok(Turned { synced, proposed: effects.proposed })
     }
 
@@ -159,11 +166,14 @@ impl<D: Disk> Node<D> {
         entries.truncate(entries.iter().take_while(|entry| sound(entry)).count());
         // A later view, proposed in this very turn perhaps, can name a learner that does not have these entries yet.
         let copies = self.replica.copies();
+        reach(Point::BeforeApply);
         self.disk.begin(sync)?;
         for entry in &entries {
             let results = self.disk.apply(entry)?;
+            reach(Point::AfterApply);
             out.applied(entry, results, copies);
         }
+        reach(Point::AfterAnswers);
         Ok(())
     }
 }

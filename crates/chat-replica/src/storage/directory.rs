@@ -1,5 +1,6 @@
 //! The data directory: whose it is and who uses it. Found out before any file in it is changed.
 
+use crate::failpoint::{Point, reach};
 use crate::protocol::{ClusterId, DiskId, ReplicaId};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
@@ -164,6 +165,7 @@ impl DataDirectory {
         let mut out = File::create(&new)?;
         out.write_all(text.as_bytes())?;
         out.sync_all()?;
+        reach(Point::IdentityWritten);
         std::fs::rename(&new, &file)?;
         self.sync()
     }

@@ -6,6 +6,7 @@ use super::mark::{Mark, MarkFile, Run};
 use super::migrations::{self, MigrationError};
 use super::state::{STATEMENTS, SqliteState};
 use super::{damage, recovery, salvage};
+use crate::failpoint::{Point, reach};
 use crate::node::Disk;
 use crate::protocol::*;
 use chat_core::{Applied, Provenance};
@@ -14,7 +15,7 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -84,7 +85,11 @@ pub struct SqliteDisk {
     in_transaction: bool,
     /// A read that failed: the turn ends with it.
     failed: RefCell<Option<rusqlite::Error>>,
+    unmoved: Unmoved,
 }
+
+/// Why the write-ahead log could not be moved into the database. SQLite only says of the commit that it failed.
+type Unmoved = Arc<Mutex<Option<rusqlite::Error>>>;
 
 impl SqliteDisk {
     /// Opens the file, verifies it, and begins a new process run on it, durably. A damaged one is replaced by a new one with what is sound of
@@ -120,7 +125,8 @@ impl SqliteDisk {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         let crowd = directory.clone();
-        connection.wal_hook(Some(move |log: &mut Wal, pages| checkpoint(log, pages, &crowd)))?;
+        let unmoved = Unmoved::default();
+        hook(&mut connection, &unmoved, move |log, pages| checkpoint(log, pages, &crowd))?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         connection.pragma_update(None, "foreign_keys", false)?;
         migrations::migrate(&mut connection)?;
@@ -129,7 +135,8 @@ impl SqliteDisk {
         }
         let mut mark_file = MarkFile::open(&directory.mark()).map_err(DiskError::File)?;
         let mark = mark_file.read().map_err(DiskError::File)?;
-        let (member, recovered, applied) = recovery::start(&mut connection, &directory, id, mark)?;
+        let started = recovery::start(&mut connection, &directory, id, mark);
+        let (member, recovered, applied) = started.map_err(|error| reason(&unmoved).unwrap_or(error))?;
         let Recovered { promised, impaired_until, .. } = recovered;
         let (disk, incarnation, committed) = (member.disk, member.incarnation, recovered.log.committed);
         let run = Some(Run { disk, incarnation, committed, impaired_until });
@@ -148,6 +155,7 @@ impl SqliteDisk {
             committed,
             in_transaction: false,
             failed: RefCell::new(None),
+            unmoved,
         };
         Ok((disk, member, recovered))
     }
@@ -201,6 +209,7 @@ impl SqliteDisk {
                 let before = self.read(index, 0).into_iter().find(|entry| entry.index == index);
                 self.end = Mark { index, hash: before.map(|entry| entry.hash).unwrap_or_default(), ..self.end };
                 self.mark_file.lower(self.end).map_err(DiskError::File)?;
+                reach(Point::CuttingBack);
             }
             Persist::Cluster(cluster) => {
                 self.identity.cluster = Some(*cluster);
@@ -223,6 +232,26 @@ pub(crate) fn keep_log_on_close(connection: &Connection) -> rusqlite::Result<()>
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }
 
+/// Why the last commit failed, if that came after all was written.
+fn reason(unmoved: &Unmoved) -> Option<DiskError> {
+    unmoved.lock().unwrap_or_else(PoisonError::into_inner).take().map(DiskError::Database)
+}
+
+/// After each commit `check` looks at the write-ahead log; its error fails the commit, and is kept in `unmoved`.
+fn hook(
+    connection: &mut Connection,
+    unmoved: &Unmoved,
+    mut check: impl FnMut(&mut Wal, i32) -> rusqlite::Result<()> + Send + 'static,
+) -> rusqlite::Result<()> {
+    let unmoved = unmoved.clone();
+    connection.wal_hook(Some(move |log: &mut Wal, pages| {
+        check(log, pages).map_err(|error| {
+            unmoved.lock().unwrap_or_else(PoisonError::into_inner).replace(error);
+            rusqlite::Error::InvalidQuery
+        })
+    }))
+}
+
 /// Moves the write-ahead log into the database after a commit. SQLite's own automatic way would forget a sync that failed, and
 /// try again: the kernel then says that all is well, and the log ends at the frames that it dropped. Here it fails the commit (rule 15).
 fn checkpoint(log: &mut Wal, pages: i32, directory: &DataDirectory) -> rusqlite::Result<()> {
@@ -231,7 +260,10 @@ fn checkpoint(log: &mut Wal, pages: i32, directory: &DataDirectory) -> rusqlite:
     if pages < CHECKPOINT_PAGES {
         return Ok(());
     }
-    match log.checkpoint() {
+    reach(Point::Checkpoint);
+    let done = log.checkpoint();
+    reach(Point::AfterCheckpoint);
+    match done {
         // Somebody else, with a shell perhaps, is at it.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
         done => done,
@@ -306,9 +338,11 @@ impl Disk for SqliteDisk {
             return Ok(());
         }
         log_table::set_progress(&self.connection, self.committed, self.applied)?;
-        self.connection.execute_batch("COMMIT")?;
+        let committed = self.connection.execute_batch("COMMIT");
+        committed.map_err(|error| reason(&self.unmoved).unwrap_or(error.into()))?;
         self.in_transaction = false;
         self.end.run = self.end.run.map(|run| Run { committed: self.committed, ..run });
+        reach(Point::BeforeMark);
         self.mark_file.write(self.end).map_err(DiskError::File)?;
         if std::mem::take(&mut self.identity_changed) {
             self.directory.identify(&self.identity).map_err(DiskError::File)?;
@@ -341,6 +375,22 @@ mod tests {
         let failing = |_: &mut Wal, _| Err(rusqlite::Error::InvalidQuery);
         disk.connection.wal_hook(Some(failing)).expect("hooked");
         filled(&disk.connection).expect_err("what the hook says is what the commit says");
+    }
+
+    #[test]
+    fn a_commit_that_fails_after_all_was_written_says_why() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let directory = Arc::new(DataDirectory::take(&dir.path().join("1"), ReplicaId(1)).expect("free"));
+        let (mut disk, _, _) = SqliteDisk::open(directory, ReplicaId(1)).expect("a new disk");
+        let full = |_: &mut Wal, _| {
+            Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None))
+        };
+        let unmoved = disk.unmoved.clone();
+        hook(&mut disk.connection, &unmoved, full).expect("hooked");
+        SqliteDisk::begin(&mut disk, true).expect("begun");
+        disk.persist(&Persist::Promise(Epoch { round: 1, replica: ReplicaId(1) })).expect("persisted");
+        let said = disk.commit().expect_err("the disk is full").to_string();
+        assert!(said.contains("full"), "an operator is told what to do something about: {said}");
     }
 
     #[test]

@@ -28,5 +28,5 @@ pub mod state;
 
 pub use directory::{DataDirectory, DirectoryError};
 pub use disk::{DiskError, SqliteDisk};
-pub use readers::Readers;
+pub use readers::{Readers, look};
 pub(crate) use recovery::random;

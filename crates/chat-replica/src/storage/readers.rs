@@ -4,6 +4,7 @@ use super::directory::DataDirectory;
 use super::state::{STATEMENTS, SqliteState};
 use super::{damage, disk};
 use rusqlite::{Connection, OpenFlags};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -68,6 +69,23 @@ impl Readers {
     }
 }
 
+/// Looks at the state in a database file, in one snapshot, whether its replica runs or not. Changes nothing.
+///
+/// # Errors
+/// SQLite's own.
+pub fn look<T>(database: &Path, look: impl FnOnce(&SqliteState<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let connection = open(database)?;
+    connection.execute_batch("BEGIN")?;
+    look(&SqliteState::new(&connection))
+}
+
+fn open(database: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = disk::connect(database, flags)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(connection)
+}
+
 impl Shared {
     fn look<T>(&self, look: impl FnOnce(&SqliteState<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let connection = self.take()?;
@@ -88,18 +106,11 @@ impl Shared {
 
     fn take(&self) -> rusqlite::Result<Connection> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        idle.map_or_else(|| self.open(), Ok)
+        idle.map_or_else(|| open(&self.directory.database()), Ok)
     }
 
     fn give_back(&self, connection: Connection) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-    }
-
-    fn open(&self) -> rusqlite::Result<Connection> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = disk::connect(&self.directory.database(), flags)?;
-        connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        Ok(connection)
     }
 }
 

@@ -4,6 +4,7 @@ use super::directory::{DataDirectory, Identity};
 use super::disk::DiskError;
 use super::log_table::{self, Facts};
 use super::mark::Mark;
+use crate::failpoint::{Point, reach};
 use crate::protocol::*;
 use rusqlite::{Connection, params};
 
@@ -34,7 +35,9 @@ pub(crate) fn start(
         facts.incarnation = run.incarnation;
         facts.impaired_until = facts.impaired_until.max(run.impaired_until);
     }
+    reach(Point::StartVerify);
     let found = verify(connection, facts.committed, mark)?;
+    reach(Point::StartVerified);
     // Where the end of the log was lost, the promise was lost with it (rule 2).
     facts.promised = facts.promised.max(mark.map(|mark| mark.promised).unwrap_or_default());
     let whole = facts.impaired_until.is_none();
@@ -44,11 +47,14 @@ pub(crate) fn start(
     // What a damaged log held is not known: it is no word of a successor's.
     let whole = whole && behind.is_none() && impaired_until.is_none();
     begin_run(&transaction, &facts, &found, incarnation, impaired_until, whole)?;
+    reach(Point::StartBegun);
     transaction.commit()?;
+    reach(Point::StartDurable);
     let known = log_table::known(connection)?;
     let deaths = log_table::deaths(connection)?;
     let identity = Identity { replica: facts.id, disk: facts.disk, cluster: facts.cluster };
     directory.identify(&identity).map_err(DiskError::File)?;
+    reach(Point::StartIdentified);
     let member = Member { id, disk: facts.disk, incarnation };
     let recovered =
         Recovered { cluster: facts.cluster, promised: facts.promised, log: found.log, deaths, known, impaired_until };
