@@ -8,7 +8,7 @@
 //! It never complains of a history that is linearizable. It misses what only a choice between several explanations
 //! would show: a refused send to an account whose registration and deletion both ran meanwhile; which of several unknown
 //! sends with the same text came first; the exact count of undelivered messages while sends or acknowledgements run;
-//! messages of a deleted mailbox that a page lacks. [`exhaustive`] misses nothing, and is for a few calls.
+//! messages of a deleted mailbox that a page lacks. `exhaustive` (a feature of this crate) misses nothing, and is for a few calls.
 //!
 //! The history begins with empty mailboxes; accounts that it does not register are taken to exist from the start.
 
@@ -20,6 +20,7 @@ use crate::places::Places;
 use crate::requests::Requests;
 
 mod accounts;
+#[cfg(feature = "exhaustive")]
 pub mod exhaustive;
 mod graph;
 mod looks;
