@@ -51,7 +51,8 @@ async fn one_is_cut_off_by_silence() {
     story.cut_off(if leader == 1 { 2 } else { 1 }, "a backup", Namespaces::cut, Namespaces::join).await;
     // What came back holds everything: it goes on alone, once it could prove the others' crashes.
     let last = story.leader().await % 3 + 1;
-    let ready = |line: &Value| line["id"] == last && line["leases_from"].as_array().is_some_and(|ids| ids.len() == 2);
+    let two = |ids: &Value| ids.as_array().is_some_and(|ids| ids.len() == 2);
+    let ready = |line: &Value| line["id"] == last && line["in_view"][2] == 3 && two(&line["leases_from"]);
     story.trio.until("the last one holds the leases of the others", ready).await;
     for id in [1, 2, 3].into_iter().filter(|id| *id != last) {
         story.trio.replica(id as usize).down(Fault::Kill).await.expect("it is killed");
