@@ -46,7 +46,7 @@ struct Shared {
     pulse: Arc<Pulse>,
     /// Messages of one patient writer in a second, about.
     rate: f64,
-    /// Large texts only.
+    /// Large texts only, as many as can be on their way.
     large: AtomicBool,
     stop: watch::Sender<bool>,
     /// What a task could not go on with.
@@ -245,6 +245,8 @@ impl Writer {
                 () = &mut pause, if room => {
                     let most = (2.0 * self.shared.rate * BURST.as_secs_f64()).ceil().max(1.0) as usize;
                     let burst = self.random.random_range(1..=most).min(WINDOW - flying.len());
+                    let large = self.shared.large.load(Ordering::Relaxed);
+                    let burst = if large { WINDOW - flying.len() } else { burst };
                     for _ in 0..burst {
                         let Some((call, begun, submitted)) = self.submit().await else { continue };
                         flying.push(async move { (call, begun, submitted.await) });
