@@ -78,8 +78,24 @@ impl World {
         self.note(|| format!("host {} is cut off", host + 1));
     }
 
+    /// Messages of this kind from a to b get lost, or "all" of them.
+    pub fn mute(&mut self, a: usize, b: usize, kind: &'static str) {
+        self.network.muted.push((a, b, kind));
+        self.note(|| format!("of {}->{} each {kind} gets lost", a + 1, b + 1));
+    }
+
+    /// One dial of b by a is refused, although b lives.
+    pub fn refuse_once(&mut self, a: usize, b: usize) {
+        let last = self.process(a).and_then(|process| process.dials[b].last);
+        if let Some(last) = last {
+            self.note(|| format!("one dial {}->{} is refused", a + 1, b + 1));
+            self.input(a, Input::Refused { peer: last });
+        }
+    }
+
     pub fn heal_all(&mut self) {
         self.note(|| "all links are whole".to_string());
+        self.network.muted.clear();
         for a in 0..self.settings.n {
             for b in 0..self.settings.n {
                 self.heal(a, b);

@@ -30,6 +30,13 @@ pub struct Session {
 pub struct Network {
     /// `cut[a][b]`: what a sends does not reach b.
     pub cut: Vec<Vec<bool>>,
+    /// Of what a sends to b, these kinds get lost.
+    pub muted: Vec<(usize, usize, &'static str)>,
+    /// Of what a sends to b, these kinds are held back until they are let go.
+    pub held: Vec<(usize, usize, &'static str)>,
+    held_back: Vec<(u64, Envelope)>,
+    /// Dials of the second by the first are refused, although it lives.
+    pub rejects: Vec<(usize, usize)>,
     pub sessions: BTreeMap<u64, Session>,
     pub rolled_back: Vec<bool>,
     numbers: u64,
@@ -42,6 +49,10 @@ impl Network {
     pub fn new(n: usize) -> Network {
         Network {
             cut: vec![vec![false; n]; n],
+            muted: Vec::new(),
+            held: Vec::new(),
+            held_back: Vec::new(),
+            rejects: Vec::new(),
             sessions: BTreeMap::new(),
             rolled_back: vec![false; n],
             numbers: 0,
@@ -83,6 +94,14 @@ impl World {
         let Some(process) = self.process(host) else { return };
         let Some(number) = process.dials[to].session else { return };
         if self.random.chance(self.settings.loss_permille) {
+            return;
+        }
+        if self.network.held.contains(&(host, to, kind(&envelope.message))) {
+            self.network.held_back.push((number, envelope));
+            return;
+        }
+        let muted = |kind| self.network.muted.contains(&(host, to, kind));
+        if muted("all") || muted(kind(&envelope.message)) {
             return;
         }
         let copies = 1 + u64::from(self.random.chance(self.settings.duplicate_permille));
@@ -134,6 +153,18 @@ impl World {
         }
     }
 
+    /// What of one kind was held back arrives now.
+    pub fn let_go(&mut self, what: &'static str) {
+        let held_back = std::mem::take(&mut self.network.held_back);
+        for (session, envelope) in held_back {
+            if kind(&envelope.message) == what {
+                self.after(0, Happening::Deliver { session, envelope });
+            } else {
+                self.network.held_back.push((session, envelope));
+            }
+        }
+    }
+
     fn deliver(&mut self, number: u64, envelope: Envelope) {
         let Some(session) = self.network.sessions.get_mut(&number) else { return };
         let (from, to) = (session.dialer, session.callee);
@@ -171,6 +202,9 @@ impl World {
         let cut = self.network.cut[host][peer] || self.network.cut[peer][host];
         let back = self.delay();
         match self.process(peer) {
+            _ if self.network.rejects.contains(&(host, peer)) => {
+                self.after(back, Happening::Refused { host, run, peer });
+            }
             _ if cut => self.at(patience, Happening::Unreachable { host, run, peer }),
             None => self.after(back, Happening::Refused { host, run, peer }),
             Some(process) if process.paused => {
@@ -281,6 +315,21 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A firewall between the two refuses a's dials and ends the session that a dialled; b's own lasts.
+    pub fn reject(&mut self, a: usize, b: usize) {
+        self.network.rejects.push((a, b));
+        self.note(|| format!("dials {}->{} are refused from now on", a + 1, b + 1));
+        if let Some(session) = self.process(a).and_then(|process| process.dials[b].session) {
+            self.ended(session, true);
+        }
+    }
+
+    /// No dial of a process that listens is refused any more.
+    pub fn stop_rejecting(&mut self) {
+        self.network.rejects.clear();
+        self.note(|| "no dials are refused any more".to_string());
     }
 
     fn sessions_between(&self, a: usize, b: usize) -> Vec<u64> {

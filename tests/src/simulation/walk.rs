@@ -4,8 +4,7 @@ use super::disk::Disk;
 use super::random::Random;
 use super::world::{PATIENCE, Settings, World, id};
 use super::{MS, SECOND};
-use chat_replica::protocol::Input;
-use chat_replica::protocol::Member;
+use chat_replica::protocol::{Input, Member, Rules};
 
 /// What came of a walk.
 #[derive(Clone, Debug, Default)]
@@ -22,14 +21,29 @@ pub struct Outcome {
 /// The kinds of faults of one walk, with weights.
 #[derive(Clone, Debug)]
 struct Weather {
-    weights: [(Fault, u64); 20],
+    weights: [(Fault, u64); 24],
     /// Between faults, at most.
     pause: u64,
     down: u64,
 }
 
+/// What a walk is to be like, beyond what its seed decides.
+#[derive(Clone, Copy, Default)]
+pub struct Character {
+    /// These faults have these weights.
+    pub weights: &'static [(Fault, u64)],
+    /// No others happen, apart from restarts and healing.
+    pub nothing_else: bool,
+    /// Between faults, at most.
+    pub pause: Option<u64>,
+    /// The rules that hold, if not all.
+    pub rules: Option<Rules>,
+    /// The last word on what kind of world it is.
+    pub settings: Option<fn(&mut Settings)>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fault {
+pub enum Fault {
     Kill,
     KillBetween,
     KillPrimary,
@@ -50,10 +64,18 @@ enum Fault {
     Disk,
     Burst,
     Fence,
+    /// One kind of message does not arrive, one way, until links are healed.
+    Mute,
+    /// A refusal that nobody meant: of a listener's full queue, or a firewall that is loaded anew.
+    Hiccup,
+    /// A batch that does not go into one message with others.
+    Large,
+    /// A process dies and comes back at once.
+    Bounce,
 }
 
 impl Weather {
-    fn new(random: &mut Random) -> Weather {
+    fn new(random: &mut Random, character: &Character) -> Weather {
         use Fault::*;
         let all = [
             (Kill, 10),
@@ -76,6 +98,10 @@ impl Weather {
             (Disk, 0),
             (Burst, 10),
             (Fence, 0),
+            (Mute, 3),
+            (Hiccup, 3),
+            (Large, 2),
+            (Bounce, 4),
         ];
         let mut weights = all;
         for (fault, weight) in &mut weights {
@@ -92,7 +118,18 @@ impl Weather {
             weights[19].1 = 6;
         }
         let pause = random.pick(&[20, 100, 300, 1000, 2500]) * MS;
-        Weather { weights, pause, down: random.pick(&[20, 200, 2000]) * MS }
+        let mut weather = Weather { weights, pause, down: random.pick(&[20, 200, 2000]) * MS };
+        weather.take_on(character);
+        weather
+    }
+
+    fn take_on(&mut self, character: &Character) {
+        for (fault, weight) in &mut self.weights {
+            let wanted = character.weights.iter().find(|(wanted, _)| wanted == fault);
+            let kept = !character.nothing_else || matches!(fault, Fault::Restart | Fault::Heal);
+            *weight = wanted.map_or(if kept { *weight } else { 0 }, |(_, weight)| *weight);
+        }
+        self.pause = character.pause.unwrap_or(self.pause);
     }
 
     fn next(&self, random: &mut Random) -> Fault {
@@ -132,16 +169,26 @@ struct Walk {
     snapshots: Vec<Option<Disk>>,
     /// The one host whose disk goes wrong: nothing is promised if more do.
     damaged: Option<usize>,
+    hiccup_at: u64,
 }
 
 /// Walks once. Panics with what went wrong.
 pub fn walk(seed: u64, trace: bool, report: &mut dyn FnMut(&World)) -> Outcome {
+    walk_as(&Character::default(), seed, trace, report)
+}
+
+/// Walks once, with this character. Panics with what went wrong.
+pub fn walk_as(character: &Character, seed: u64, trace: bool, report: &mut dyn FnMut(&World)) -> Outcome {
     let mut random = Random::new(seed ^ 0x000A_1C5E);
-    let weather = Weather::new(&mut random);
-    let settings = settings(seed, trace);
+    let weather = Weather::new(&mut random, character);
+    let mut settings = settings(seed, trace);
+    settings.rules = character.rules.unwrap_or(Rules::ALL);
+    if let Some(set) = character.settings {
+        set(&mut settings);
+    }
     let n = settings.n;
     let world = World::new(settings);
-    let mut walk = Walk { world, random, weather, snapshots: vec![None; n], damaged: None };
+    let mut walk = Walk { world, random, weather, snapshots: vec![None; n], damaged: None, hiccup_at: 0 };
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| walk.whole()));
     match result {
         Ok(excused) => Outcome {
@@ -257,6 +304,26 @@ impl Walk {
                 }
             }
             Fault::Disk => self.disk_fault(a),
+            Fault::Mute => {
+                let kind = self.random.pick(&["append", "append reply", "ping", "pong", "vote", "leave", "hello"]);
+                if a != b {
+                    world.mute(a, b, kind);
+                }
+            }
+            Fault::Hiccup => {
+                // Never several in a row: that would be a firewall that forges them.
+                if a != b && world.now > self.hiccup_at + SECOND {
+                    self.hiccup_at = world.now;
+                    world.refuse_once(a, b);
+                }
+            }
+            Fault::Large => {
+                world.propose_large(primary);
+            }
+            Fault::Bounce => {
+                world.kill(a, "is killed");
+                self.restart(a);
+            }
             Fault::Burst => {
                 for _ in 0..self.random.below(400) {
                     world.propose(primary);

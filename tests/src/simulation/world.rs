@@ -288,6 +288,18 @@ impl World {
         takes
     }
 
+    /// The same, too large for one message with others.
+    pub fn propose_large(&mut self, host: usize) -> bool {
+        let takes = self.process(host).is_some_and(|process| process.replica.accepts().is_ok());
+        if takes {
+            self.proposals += 1;
+            let mut batch = self.proposals.to_le_bytes().to_vec();
+            batch.resize(300 << 10, 0);
+            self.input(host, Input::Propose(batch.into()));
+        }
+        takes
+    }
+
     pub fn tail(&self, lines: usize) -> String {
         let from = self.trace.len().saturating_sub(lines);
         self.trace.iter().skip(from).cloned().collect::<Vec<_>>().join("\n")

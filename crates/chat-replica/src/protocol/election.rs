@@ -31,7 +31,7 @@ pub(super) struct Polling {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Candidate {
     votes: Vec<(Member, Place)>,
-    /// Set once our own vote is durable (rule 2).
+    /// Set once our own vote is durable: nobody else was asked before.
     ends_at: Option<Time>,
 }
 
@@ -221,13 +221,10 @@ impl Replica {
     pub(super) fn on_request_vote(&mut self, from: Member, epoch: Epoch, last: Place) {
         self.see(epoch);
         let own = self.log.last();
-        let new = epoch > self.promised;
-        let granted = (new || !self.holds(Rule::RefuseOldVotes)) && self.is_as_long(last) && self.counts();
+        let granted = epoch > self.promised && self.is_as_long(last) && self.counts();
         if granted {
             self.step_down();
-            if new {
-                self.promise(epoch);
-            }
+            self.promise(epoch);
             self.leader = None;
             self.polling = None;
             self.voted = Some(Voted { to: from, until: self.now.after(candidacy(self.sync_took)) });
@@ -254,9 +251,6 @@ impl Replica {
     /// Rules 4, 5, 7 and 9: with every view in force satisfied, and nobody left out to whom a lease still runs.
     fn take_over(&mut self) {
         let Role::Candidate(candidate) = &self.role else { return };
-        if candidate.ends_at.is_none() {
-            return;
-        }
         let own = self.log.last();
         let newest = self.log.newest_view().map(|at| at.view.clone());
         let mut votes: Vec<Member> = candidate.votes.iter().map(|(v, _)| *v).collect();

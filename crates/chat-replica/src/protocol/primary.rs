@@ -141,10 +141,11 @@ impl Replica {
         }
     }
 
-    /// Who holds the log durably up to `place`. An impaired disk counts for nothing (rules 12, 15).
+    /// Who holds the log durably up to `place`. An impaired disk does, too: what it lacks to vote is what it once had
+    /// acknowledged or promised to others, and the primary was elected without its vote (rule 15).
     fn holders(&self, primary: &Primary, place: u64) -> Vec<Member> {
         let held = primary.progress.values().filter(|progress| progress.matched >= place).map(|p| p.member);
-        let mut holders: Vec<Member> = held.filter(|m| !self.is_impaired(m)).collect();
+        let mut holders: Vec<Member> = held.collect();
         if self.own_place() >= place {
             holders.push(self.me);
         }

@@ -66,7 +66,7 @@ pub struct Replica {
     /// Peers whose pings go unanswered because a candidacy would leave them out (rule 7).
     pub(super) withheld: Vec<ReplicaId>,
     pub(super) leaving: Option<Leaving>,
-    /// This process has told the primary that it relies on no lease: it may use none, for ever.
+    /// This process has told the primary that it relies on no lease: it may not stand any more, for ever.
     pub(super) relinquished: bool,
     pub(super) suspected: Option<Member>,
     /// How long the last sync took.
@@ -355,7 +355,7 @@ impl Replica {
         self.log.set_durable(self.log.last().index);
         self.sync_took = took;
         match &mut self.role {
-            // Its own vote counts once it is durable (rule 2).
+            // Only now are the others asked (rule 2).
             Role::Candidate(candidate) => candidate.own_vote_durable(self.now, took),
             Role::Primary(_) if took > self.config.stall_limit => self.begin_transfer(None),
             _ => {}
