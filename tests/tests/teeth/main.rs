@@ -40,10 +40,6 @@ const DEATHS: Character = Character {
     ..ANY
 };
 
-/// Refusals that nobody meant.
-const HICCUPS: Character =
-    Character { weights: &[(Fault::Hiccup, 60), (Fault::CutOneWay, 20)], settings: Some(three), ..ANY };
-
 /// The quickest and slowest clocks, and long ways.
 const CLOCKS: Character = Character {
     weights: &[
@@ -95,21 +91,21 @@ fn teeth() -> Vec<Tooth> {
         (LeaseWithDrift, Walk(334, CLOCKS)),
         (LeaseFromSending, Walk(110, CLOCKS)),
         (LeaseBeforeRefusal, Walk(133, DEATHS)),
-        (SeveralRefusals, Walk(1, HICCUPS)),
+        (SeveralRefusals, Scene(scenes::sessions_end_and_one_dial_is_refused, scenes::two)),
         (SessionsEnded, Scene(scenes::dials_are_refused_and_a_session_lasts, scenes::two)),
         (NobodyInContact, Scene(scenes::one_link_has_a_firewall_in_it, scenes::three)),
-        (SuccessorsViewsNameMe, Walk(1, DEATHS)),
+        (SuccessorsViewsNameMe, Walk(133, DEATHS)),
         (GoodbyeForEver, Scene(scenes::one_that_said_goodbye_sees_the_others_die, scenes::three)),
         (FenceWithinLease, Scene(scenes::a_fence_comes_after_the_lease, scenes::two)),
-        (ReadUnderLeases, Walk(1, ANY)),
-        (ReadInCommittedView, Walk(1, DEATHS)),
-        (DiskIdentity, Walk(1, DISKS)),
-        (StaleRunsRefused, Walk(1, DISKS)),
+        (ReadUnderLeases, Walk(23, ANY)),
+        (ReadInCommittedView, Walk(416, DEATHS)),
+        (DiskIdentity, Walk(3, DISKS)),
+        (StaleRunsRefused, Scene(scenes::a_disk_that_was_rolled_back_meets_a_stale_one, scenes::three)),
         (SameCluster, Scene(scenes::a_disk_of_another_cluster_is_plugged_in, scenes::three)),
-        (FoundOnEmptyDisks, Walk(1, DISKS)),
+        (FoundOnEmptyDisks, Scene(scenes::the_founders_disk_is_replaced, scenes::three)),
         (MinCopies, Scene(scenes::fewer_copies_than_wanted_are_left, scenes::two_copies)),
         (ImpairedHasNoVote, Scene(scenes::a_damaged_disk_and_a_stale_one_meet, scenes::three)),
-        (RepairedWhenWhole, Walk(1, DISKS)),
+        (RepairedWhenWhole, Scene(scenes::a_damaged_disk_is_half_repaired, scenes::three)),
     ]
     .map(tooth)
     .into()
@@ -175,7 +171,7 @@ fn show(world: &World, trace: bool) {
 fn examine(tooth: &Tooth) -> Result<(), String> {
     let (rule, off) = (tooth.rule, Rules::without(&[tooth.rule]));
     let record = environment("RECORD").is_some();
-    let tries = environment("TRIES").and_then(|tries| tries.parse().ok()).unwrap_or(if record { 3000 } else { 300 });
+    let tries = environment("TRIES").and_then(|tries| tries.parse().ok()).unwrap_or(if record { 3000 } else { 1000 });
     let Some((seed, words)) = tooth.find(off, tries) else {
         return Err(format!("{rule:?} is switched off, and {tries} runs do not notice"));
     };

@@ -293,7 +293,9 @@ pub fn an_acknowledgement_of_an_earlier_term_comes_late(world: &mut World) {
     let behind = others[0];
     world.network.held.push((behind, first, "append reply"));
     others[1..].iter().for_each(|other| world.mute(first, *other, "append"));
-    (0..50).for_each(|_| drop(world.propose(first)));
+    for _ in 0..50 {
+        world.propose(first);
+    }
     world.run_for(50 * MS);
     for other in &others {
         mute_both(world, first, *other);
@@ -349,4 +351,74 @@ pub fn votes_of_an_earlier_candidacy_come_late(world: &mut World) {
     world.run_for(20 * MS);
     world.network.muted.clear();
     world.run_for(SECOND);
+}
+
+/// All sessions between two that live end, and the first dials after that are refused: once each.
+pub fn sessions_end_and_one_dial_is_refused(world: &mut World) {
+    let (primary, others) = begin(world);
+    world.run_for(300 * MS);
+    world.reject(primary, others[0]);
+    world.reject(others[0], primary);
+    world.run_for(3 * MS);
+    world.stop_rejecting();
+    world.run_for(SECOND);
+}
+
+/// A disk is put back to what it held some time ago, and meets one that was left out since.
+pub fn a_disk_that_was_rolled_back_meets_a_stale_one(world: &mut World) {
+    let (primary, others) = begin(world);
+    let (stale, rolled) = (others[0], others[1]);
+    world.kill(rolled, "is stopped");
+    let snapshot = world.hosts[rolled].disk.clone();
+    world.start(rolled);
+    until(world, "well", |world| world.is_well());
+    let first = world.serving()[0];
+    assert_eq!(first, primary, "a backup's restart deposes nobody");
+    world.isolate(stale);
+    until(world, "left out", |world| view_of(world, primary) == 2);
+    write(world, primary);
+    world.roll_back(rolled, snapshot);
+    world.isolate(primary);
+    heal(world, stale, rolled);
+    world.start(rolled);
+    world.run_for(3 * SECOND);
+}
+
+/// The one that founds, the lowest of the list, comes back with an empty disk.
+pub fn the_founders_disk_is_replaced(world: &mut World) {
+    begin(world);
+    world.wipe(0);
+    world.run_for(100 * MS);
+    // It hears from all before a primary's entries reach it.
+    world.mute(1, 0, "append");
+    world.mute(2, 0, "append");
+    world.start(0);
+    world.run_for(500 * MS);
+    world.network.muted.clear();
+    world.run_for(SECOND);
+    let clusters: Vec<_> = world.hosts.iter().map(|host| host.disk.cluster).collect();
+    assert!(clusters.iter().all(|cluster| *cluster == clusters[1]), "HISTORY FORKS: two clusters, {clusters:?}");
+}
+
+/// A damaged disk gets back a part of what it had acknowledged; then it meets one that was left out.
+pub fn a_damaged_disk_is_half_repaired(world: &mut World) {
+    let (primary, others) = begin(world);
+    let (stale, damaged) = (others[0], others[1]);
+    world.propose_large(primary);
+    world.run_for(500 * MS);
+    let large = world.truth.committed.len();
+    world.isolate(stale);
+    until(world, "left out", |world| view_of(world, primary) == 2);
+    write(world, primary);
+    world.damage_from(damaged, large as u64);
+    world.start(damaged);
+    let end = world.now + SECOND;
+    while world.process(damaged).is_some_and(|process| process.log.len() < large) && world.now < end {
+        world.run_for(20);
+    }
+    world.mute(primary, damaged, "append");
+    world.run_for(5 * MS);
+    world.isolate(primary);
+    heal(world, stale, damaged);
+    world.run_for(3 * SECOND);
 }
