@@ -274,6 +274,11 @@ impl Disk {
         }
     }
 
+    /// Nothing on it says any more what had committed.
+    pub fn forget_commits(&mut self) {
+        (self.bound, self.synced_bound) = (0, 0);
+    }
+
     /// The power is gone: so is what landed without a sync.
     pub fn lose_unsynced(&mut self) {
         self.bound = self.synced_bound;
