@@ -189,6 +189,8 @@ impl Disk {
         match self.fault.get() {
             Some(DiskFault::Write(0)) => {
                 self.fault.set(None);
+                // All or nothing: what was written before goes with it. Only what failed to sync may yet be there.
+                self.staged = None;
                 self.fail("the disk is full")
             }
             Some(DiskFault::Write(left)) => {
