@@ -4,7 +4,7 @@ use super::disk::DiskFault;
 use super::random::Random;
 use super::violation::{Broken, Violation};
 use super::weather::{Fault, Weather};
-use super::world::{Settings, Snapshot, World, id};
+use super::world::{LARGE, Settings, Snapshot, World, id};
 use super::{MS, SECOND};
 use chat_check::History;
 use chat_core::Read as _;
@@ -270,9 +270,8 @@ impl Walk<'_> {
                     world.refuse_once(a, b);
                 }
             }
-            Fault::Large => {
-                world.propose_large(primary);
-            }
+            // Through the line as all others: what goes past it is taken for what the desk has asked for.
+            Fault::Large => (0..LARGE).for_each(|_| world.burst(primary)),
             Fault::Bounce => {
                 world.kill(a, "is killed, to come back at once");
                 self.restart(a);

@@ -62,7 +62,7 @@ pub enum Fault {
     Mute,
     /// A refusal that nobody meant: of a listener's full queue, or a firewall that is loaded anew.
     Hiccup,
-    /// A batch that does not go into one message with others.
+    /// More writes at once than go into one message.
     Large,
     /// A process dies and comes back at once.
     Bounce,

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::hash::Hasher as _;
 
 /// So many commands do not go into one message with others.
-const LARGE: usize = 8_000;
+pub(crate) const LARGE: usize = 8_000;
 
 /// What kind of world it is. Times in microseconds.
 #[derive(Clone, Debug)]
@@ -480,7 +480,7 @@ impl World {
         takes
     }
 
-    /// The same, too large for one message with others.
+    /// The same, too large for one message with others. For worlds without clients.
     pub fn propose_large(&mut self, host: usize) -> bool {
         let takes = self.process(host).is_some_and(|process| process.replica().accepts().is_ok());
         if takes {
