@@ -16,7 +16,7 @@ impl World {
     ///
     /// # Panics
     /// In a strict world, with the violation.
-    pub(crate) fn violate(&mut self, broken: Broken, place: impl Display, what: impl Display) {
+    pub fn violate(&mut self, broken: Broken, place: impl Display, what: impl Display) {
         if self.violation.is_some() {
             return;
         }
@@ -153,6 +153,10 @@ impl World {
         let Some(process) = &self.hosts[host].process else { return };
         let (disk, member) = (process.node.disk(), process.member);
         let wrong = match message {
+            // Its promise is what keeps it from leading twice in one epoch; that others are not empty, from founding twice.
+            Message::Append(append) if disk.promised > Epoch::ZERO => {
+                (disk.promised < append.epoch).then_some("a promise that is not durable")
+            }
             _ if !process.landed => rests_on_disk(message).then_some("before the transaction has landed"),
             Message::Vote { epoch, granted: true, .. } | Message::RequestVote { epoch, .. } => {
                 (disk.promised < *epoch).then_some("a promise that is not durable")

@@ -189,6 +189,8 @@ impl Disk {
         match self.fault.get() {
             Some(DiskFault::Write(0)) => {
                 self.fault.set(None);
+                // All or nothing: what was written before goes with it. Only what failed to sync may yet be there.
+                self.staged = None;
                 self.fail("the disk is full")
             }
             Some(DiskFault::Write(left)) => {
@@ -272,6 +274,11 @@ impl Disk {
         if self.ahead.applied != self.visible.applied {
             self.ahead = self.visible.clone();
         }
+    }
+
+    /// Nothing on it says any more what had committed.
+    pub fn forget_commits(&mut self) {
+        (self.bound, self.synced_bound) = (0, 0);
     }
 
     /// The power is gone: so is what landed without a sync.

@@ -73,7 +73,7 @@ impl World {
     }
 
     /// Every message from a to b takes so much longer.
-    pub(crate) fn slow_link(&mut self, a: usize, b: usize, micros: u64) {
+    pub fn slow_link(&mut self, a: usize, b: usize, micros: u64) {
         self.network.slow[a][b] = micros;
         self.note(|| format!("link {}->{} takes {} ms longer", a + 1, b + 1, micros / MS));
     }
@@ -122,6 +122,7 @@ impl World {
     /// Everything passes again, as fast as ever.
     pub fn heal_all(&mut self) {
         self.note(|| "all links are whole".to_string());
+        self.network.muted.clear();
         for a in 0..self.settings.n {
             for b in 0..self.settings.n {
                 self.heal(a, b);
@@ -138,6 +139,13 @@ impl World {
         self.hosts[host].wiped.extend(old.map(|old| old.id));
         self.network.rolled_back[host] = false;
         self.note(|| format!("host {} has an empty disk", host + 1));
+    }
+
+    /// A disk of another cluster is plugged in by mistake. It does not know that what it holds had committed.
+    pub fn plug_in(&mut self, host: usize, Snapshot(mut disk): Snapshot) {
+        self.kill(host, "is stopped, its disk is mistaken for another");
+        disk.forget_commits();
+        self.hosts[host].spare = Some(*disk);
     }
 
     /// The disk is what it was at an earlier start, and all others know better.

@@ -13,6 +13,7 @@ mod checks;
 mod client;
 mod disk;
 mod faults;
+mod filters;
 mod journal;
 mod network;
 mod process;
@@ -24,7 +25,7 @@ mod truth;
 mod turn;
 mod violation;
 pub mod walk;
-mod weather;
+pub mod weather;
 pub mod world;
 
 pub use process::Process;

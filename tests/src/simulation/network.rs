@@ -31,6 +31,14 @@ pub(crate) struct Network {
     pub cut: Vec<Vec<bool>>,
     /// What a link adds to every message's way, in microseconds.
     pub slow: Vec<Vec<u64>>,
+    /// Of what a sends to b, messages of this kind get lost, or all.
+    pub muted: Vec<(usize, usize, &'static str)>,
+    /// Of what a sends to b, messages of this kind are held back until they are let go.
+    pub held: Vec<(usize, usize, &'static str)>,
+    /// What is held back, with its session.
+    pub held_back: Vec<(u64, Envelope)>,
+    /// Dials of the second by the first are refused, although it lives.
+    pub rejects: Vec<(usize, usize)>,
     pub sessions: BTreeMap<u64, Session>,
     pub rolled_back: Vec<bool>,
     numbers: u64,
@@ -44,6 +52,10 @@ impl Network {
         Network {
             cut: vec![vec![false; n]; n],
             slow: vec![vec![0; n]; n],
+            muted: Vec::new(),
+            held: Vec::new(),
+            held_back: Vec::new(),
+            rejects: Vec::new(),
             sessions: BTreeMap::new(),
             rolled_back: vec![false; n],
             numbers: 0,
@@ -51,9 +63,13 @@ impl Network {
             entries_sent: 0,
         }
     }
+
+    fn is_muted(&self, from: usize, to: usize, kind: &str) -> bool {
+        self.muted.iter().any(|(a, b, lost)| (*a, *b) == (from, to) && (*lost == kind || *lost == "all"))
+    }
 }
 
-fn kind(message: &Message) -> &'static str {
+pub(crate) fn kind(message: &Message) -> &'static str {
     match message {
         Message::Hello(_) => "hello",
         Message::Unwelcome { .. } => "unwelcome",
@@ -85,6 +101,14 @@ impl World {
         let Some(process) = self.process(host) else { return };
         let Some(number) = process.dials[to].session else { return };
         if self.random.chance(self.settings.loss_permille) {
+            return;
+        }
+        let kind = kind(&envelope.message);
+        if self.network.held.contains(&(host, to, kind)) {
+            self.network.held_back.push((number, envelope));
+            return;
+        }
+        if self.network.is_muted(host, to, kind) {
             return;
         }
         let copies = 1 + u64::from(self.random.chance(self.settings.duplicate_permille));
@@ -174,6 +198,9 @@ impl World {
         let cut = self.network.cut[host][peer] || self.network.cut[peer][host];
         let back = self.delay();
         match self.process(peer) {
+            _ if self.network.rejects.contains(&(host, peer)) => {
+                self.after(back, Happening::Refused { host, run, peer });
+            }
             _ if cut => self.at(patience, Happening::Unreachable { host, run, peer }),
             None => self.after(back, Happening::Refused { host, run, peer }),
             Some(process) if process.paused => {
@@ -215,7 +242,7 @@ impl World {
     }
 
     /// One end learns that the session is over.
-    fn ended(&mut self, number: u64, at_dialer: bool) {
+    pub(crate) fn ended(&mut self, number: u64, at_dialer: bool) {
         let Some(session) = self.network.sessions.get_mut(&number) else { return };
         let (a, b) = (session.dialer, session.callee);
         let (end, other) = if at_dialer { (&mut session.dialer, b) } else { (&mut session.callee, a) };

@@ -21,6 +21,8 @@ pub enum Broken {
     OnceInOrder,
     /// A process was taken for crashed that runs (rule 8).
     TrueProof,
+    /// A write was taken where fewer disks would hold it than were asked for (rule 13).
+    Copies,
     /// The protocol itself says that it cannot go on.
     Fatal,
     /// Faults stopped, and not everything was well within the time allowed.
@@ -46,6 +48,13 @@ pub struct Violation {
     pub place: String,
     /// What was seen.
     pub what: String,
+}
+
+impl Broken {
+    /// Whether something was lost, or could have been: all but what is only late, and what a run says of itself.
+    pub fn is_unsafe(self) -> bool {
+        !matches!(self, Broken::Progress | Broken::Determinism | Broken::Panic)
+    }
 }
 
 impl fmt::Display for Violation {

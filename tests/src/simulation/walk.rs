@@ -4,7 +4,7 @@ use super::disk::DiskFault;
 use super::random::Random;
 use super::violation::{Broken, Violation};
 use super::weather::{Fault, Weather};
-use super::world::{Settings, Snapshot, World, id};
+use super::world::{LARGE, Settings, Snapshot, World, id};
 use super::{MS, SECOND};
 use chat_check::History;
 use chat_core::Read as _;
@@ -72,7 +72,8 @@ impl Outcome {
 pub struct Plan {
     /// The world; may be changed before the walk.
     pub settings: Settings,
-    weather: Weather,
+    /// What goes wrong; may be changed before the walk.
+    pub weather: Weather,
     /// Without faults at first, in microseconds.
     quiet: u64,
     /// With faults then, in microseconds.
@@ -101,7 +102,7 @@ impl Plan {
             strict: false,
             ..Settings::calm(n, seed)
         };
-        let weather = Weather::new(random);
+        let weather = Weather::new(random).with_rare(&mut Random::new(seed ^ 0x0BAD_DA75));
         let quiet = if random.chance(600) { random.below(800 * MS) } else { 0 };
         Plan { settings, weather, quiet, faults: SECOND * (2 + random.below(12)) }
     }
@@ -115,7 +116,7 @@ impl Plan {
         let world = World::new(self.settings.clone());
         let snapshots = vec![None; self.settings.n];
         let random = Random::new(seed ^ 0x000A_1C5E);
-        let mut walk = Walk { world, random, plan: self, snapshots, damaged: None };
+        let mut walk = Walk { world, random, plan: self, snapshots, damaged: None, hiccup_at: 0 };
         let excused = std::panic::catch_unwind(AssertUnwindSafe(|| walk.whole())).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
@@ -151,6 +152,8 @@ struct Walk<'p> {
     snapshots: Vec<Option<Snapshot>>,
     /// The one host whose disk goes wrong: nothing is promised if more do.
     damaged: Option<usize>,
+    /// When a dial was last refused that nobody meant to refuse.
+    hiccup_at: u64,
 }
 
 impl Walk<'_> {
@@ -254,6 +257,25 @@ impl Walk<'_> {
             }
             Fault::Disk => self.disk_fault(a),
             Fault::Burst => (0..self.random.below(400)).for_each(|_| world.burst(primary)),
+            Fault::Mute => {
+                let kind = self.random.pick(&["append", "append reply", "ping", "pong", "vote", "leave", "hello"]);
+                if a != b {
+                    world.mute(a, b, kind);
+                }
+            }
+            Fault::Hiccup => {
+                // Never several in a row: that would be a firewall that forges them.
+                if a != b && world.now > self.hiccup_at + SECOND {
+                    self.hiccup_at = world.now;
+                    world.refuse_once(a, b);
+                }
+            }
+            // Through the line as all others: what goes past it is taken for what the desk has asked for.
+            Fault::Large => (0..LARGE).for_each(|_| world.burst(primary)),
+            Fault::Bounce => {
+                world.kill(a, "is killed, to come back at once");
+                self.restart(a);
+            }
         }
     }
 
@@ -309,16 +331,29 @@ impl Walk<'_> {
             self.world.stuck("not every message was acknowledged and received");
             return false;
         }
-        let before = self.world.truth.acknowledgements();
-        if let Some(primary) = self.world.serving().first().copied() {
-            self.world.burst(primary);
-        }
-        if !self.wait_until(|world| world.truth.acknowledgements() > before && world.all_agree() && world.is_well()) {
+        if !self.writes_reach_everybody() {
             self.world.stuck("not everything reaches everybody");
             return false;
         }
         self.world.judge_all();
         false
+    }
+
+    /// One that was deposed, and whose last sync still takes its time, does not know yet: a write there gets lost, and is repeated.
+    fn writes_reach_everybody(&mut self) -> bool {
+        let before = self.world.truth.acknowledgements();
+        let done = |world: &World| world.truth.acknowledgements() > before && world.all_agree() && world.is_well();
+        let end = self.world.now + PATIENCE;
+        while self.world.now < end && self.world.violation.is_none() {
+            (0..self.world.settings.n).for_each(|host| self.world.start(host));
+            for primary in self.world.serving() {
+                self.world.burst(primary);
+            }
+            if self.world.run_until_so(SECOND, done) {
+                return true;
+            }
+        }
+        self.world.violation.is_some()
     }
 
     /// Those that were leaving go, and come back.

@@ -20,6 +20,9 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::hash::Hasher as _;
 
+/// So many commands do not go into one message with others.
+pub(crate) const LARGE: usize = 8_000;
+
 /// What kind of world it is. Times in microseconds.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -131,6 +134,11 @@ impl Host {
     /// The cluster that its disk belongs to.
     pub fn cluster(&self) -> Option<ClusterId> {
         self.disk().cluster
+    }
+
+    /// Whether its log begins as that disk's does.
+    pub fn begins_as(&self, Snapshot(disk): &Snapshot) -> bool {
+        self.disk().log.first() == disk.log.first()
     }
 
     /// What the disk holds now.
@@ -468,6 +476,16 @@ impl World {
         if takes {
             let command = self.no_change();
             self.input(host, Input::Propose(chat_core::codec::encode(&[command]).into()));
+        }
+        takes
+    }
+
+    /// The same, too large for one message with others. For worlds without clients.
+    pub fn propose_large(&mut self, host: usize) -> bool {
+        let takes = self.process(host).is_some_and(|process| process.replica().accepts().is_ok());
+        if takes {
+            let commands: Vec<Command> = (0..LARGE).map(|_| self.no_change()).collect();
+            self.input(host, Input::Propose(chat_core::codec::encode(&commands).into()));
         }
         takes
     }

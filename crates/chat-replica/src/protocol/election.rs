@@ -227,13 +227,10 @@ impl Replica {
     pub(super) fn on_request_vote(&mut self, from: Member, epoch: Epoch, last: Place) {
         self.see(epoch);
         let own = self.log.last();
-        let new = epoch > self.promised;
-        let granted = (new || !self.holds(Rule::RefuseOldVotes)) && self.is_as_long(last) && self.counts();
+        let granted = epoch > self.promised && self.is_as_long(last) && self.counts();
         if granted {
             self.step_down();
-            if new {
-                self.promise(epoch);
-            }
+            self.promise(epoch);
             self.leader = None;
             self.polling = None;
             self.voted = Some(Voted { to: from, until: self.now.after(candidacy(self.sync_took)) });
@@ -260,7 +257,9 @@ impl Replica {
     /// Rules 4, 5, 7 and 9: with every view in force satisfied, and nobody left out to whom a lease still runs.
     fn take_over(&mut self) {
         let Role::Candidate(candidate) = &self.role else { return };
-        if candidate.ends_at.is_none() {
+        // Or its first entry would leave before its promise is durable, and after a crash it might lead in this epoch again.
+        let waits = self.holds(Rule::OwnVoteDurable) && self.holds(Rule::PromiseDurable);
+        if candidate.ends_at.is_none() && waits {
             return;
         }
         let own = self.log.last();

@@ -70,7 +70,7 @@ impl Replica {
     /// Rule 5, handing over: the primary asks to be followed by this replica, so nobody needs to be polled.
     pub(super) fn on_transfer(&mut self, from: Member, epoch: Epoch) {
         let follows = self.leader.as_ref().is_some_and(|leader| leader.member == from);
-        let fit = self.counts() && !self.relinquished && self.leaving.is_none();
+        let fit = self.counts() && self.leaving.is_none();
         if epoch == self.promised && follows && fit && matches!(self.role, Role::Follower) {
             self.stand();
         }

@@ -79,11 +79,10 @@ impl Replica {
     /// about to leave out.
     fn grants(&self, from: &Member, ping: &Ping) -> bool {
         let newest = self.log.newest_view();
-        (newest.is_some_and(|at| at.view.names(from)) || !self.holds(Rule::GrantToNamed))
+        newest.is_some_and(|at| at.view.names(from))
             && (ping.view == self.log.view_place() || !self.holds(Rule::GrantOnNewestView))
             && !self.withheld.contains(&from.id)
             && !self.means_to_drop(from)
-            && !self.relinquished
     }
 
     pub(super) fn on_pong(&mut self, from: Member, pong: Pong) {
@@ -92,7 +91,7 @@ impl Replica {
         let until = from_when.after(self.config.lease);
         let Some(peer) = self.peers.get_mut(&from.id) else { return };
         peer.report = Some((pong.sent_at, pong.contacts));
-        if pong.granted && !self.relinquished {
+        if pong.granted {
             // The holder counts from when it sent the ping.
             peer.hold(from, until);
         }
@@ -115,7 +114,7 @@ impl Replica {
     pub(super) fn refused(&mut self, member: Member) {
         let (now, rules) = (self.now, self.config.rules);
         let wanted = if rules.hold(Rule::SeveralRefusals) { self.config.refusals } else { 1 };
-        let usable = self.config.refusal_is_proof && !self.relinquished;
+        let usable = self.config.refusal_is_proof;
         let Some(peer) = self.peers.get_mut(&member.id) else { return };
         if usable {
             peer.refused(member, now, wanted, rules);
@@ -147,7 +146,7 @@ impl Replica {
     pub(super) fn declared_crashed(&mut self, member: Member, how: &'static str) {
         let silent = self.silent_for(member.id) > self.config.suspect_after;
         let in_session = self.peers.get(&member.id).is_some_and(|peer| peer.in_session(&member));
-        if !self.relinquished && (silent || !in_session) {
+        if silent || !in_session {
             self.proven(member, how);
         }
     }
@@ -185,7 +184,7 @@ impl Replica {
         let Role::Primary(primary) = &self.role else { return None };
         let newest = self.log.newest_view()?;
         let committed = newest.index <= self.log.committed() || !self.holds(Rule::ReadInCommittedView);
-        if !committed || !primary.serves(&self.log) || self.relinquished {
+        if !committed || !primary.serves(&self.log) {
             return None;
         }
         if !self.holds(Rule::ReadUnderLeases) {

@@ -4,7 +4,6 @@ use super::effects::Persist;
 use super::primary::Primary;
 use super::quorum::quorum;
 use super::replica::{Replica, Role};
-use super::rules::Rule;
 use super::types::*;
 
 impl Replica {
@@ -75,7 +74,6 @@ impl Replica {
     /// An impaired disk counts for nothing (rules 12, 15), and so does one that has not said that it is whole.
     pub(super) fn is_impaired(&self, member: &Member) -> bool {
         self.peers.get(&member.id).and_then(|peer| peer.hello.as_ref()).is_none_or(|hello| hello.impaired)
-            && self.holds(Rule::ImpairedHoldsNothing)
     }
 
     /// Whether a view of these members would satisfy every view in force, itself among them. One that cannot commit

@@ -141,10 +141,12 @@ impl Replica {
         }
     }
 
-    /// Who holds the log durably up to `place`. An impaired disk counts for nothing (rules 12, 15).
+    /// Who holds the log durably up to `place`. An impaired disk counts for nothing (rule 15): one that has just lost what it
+    /// held is no copy to rely on.
     fn holders(&self, primary: &Primary, place: u64) -> Vec<Member> {
         let held = primary.progress.values().filter(|progress| progress.matched >= place).map(|p| p.member);
-        let mut holders: Vec<Member> = held.filter(|m| !self.is_impaired(m)).collect();
+        let counts = |m: &Member| !self.is_impaired(m) || !self.holds(Rule::ImpairedHasNoVote);
+        let mut holders: Vec<Member> = held.filter(counts).collect();
         if self.own_place() >= place {
             holders.push(self.me);
         }

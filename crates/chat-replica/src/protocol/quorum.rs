@@ -27,9 +27,7 @@ pub fn quorum(
     if majority && (live || !rules.hold(Rule::MajorityForLive)) {
         return true;
     }
-    // A restarted voter does not know it either: beside proof its vote is none.
-    let there = |m: &Member| votes.contains(m) || (!rules.hold(Rule::VotersNotRestarted) && disk_voted(m));
-    (live || !rules.hold(Rule::ProofForLive)) && view.members.iter().all(|m| there(m) || proven(m))
+    (live || !rules.hold(Rule::ProofForLive)) && view.members.iter().all(|m| disk_voted(m) || proven(m))
 }
 
 /// Whether the disk of `member` is among those that spoke (rules 1, 4, 12).

@@ -66,7 +66,7 @@ pub struct Replica {
     /// Peers whose pings go unanswered because a candidacy would leave them out (rule 7).
     pub(super) withheld: Vec<ReplicaId>,
     pub(super) leaving: Option<Leaving>,
-    /// This process has told the primary that it relies on no lease: it may use none, for ever.
+    /// This process has told the primary that it relies on no lease: it may not stand any more, for ever.
     pub(super) relinquished: bool,
     pub(super) suspected: Option<Member>,
     /// How long the last sync took.

@@ -23,10 +23,10 @@ pub enum Rule {
     CommitOnlyVerified,
     /// Rule 2, entries of an epoch below the promise are refused. Otherwise two primaries commit.
     RefuseOldEntries,
-    /// Rule 2, votes for an epoch not above the promise are refused. Otherwise two win on the same votes.
-    RefuseOldVotes,
     /// Rule 2, a promise is durable before it is given. Otherwise a restarted voter votes twice.
     PromiseDurable,
+    /// Rule 2, a candidate's own vote counts once it is durable. Otherwise it leads, dies, and may lead in the same epoch again.
+    OwnVoteDurable,
     /// Rule 3, a vote only for a log at least as long. Otherwise the winner lacks a committed entry.
     LogComparison,
     /// Rule 3, a vote counts for the candidacy that asked. Otherwise a candidate wins with votes that were withdrawn since.
@@ -40,17 +40,12 @@ pub enum Rule {
     /// Rules 4 and 9, proof is of use to a live member only. Otherwise a restarted process takes over from what it was, not
     /// knowing what its predecessor's view went on to do.
     ProofForLive,
-    /// Rule 4, beside proof only the very process runs that the view names vote. Otherwise a restarted voter's vote stands
-    /// for what its predecessor did.
-    VotersNotRestarted,
     /// Rule 5, conflicting tails are cut back. Otherwise a member acknowledges what it does not hold.
     ConflictsCutBack,
     /// Rule 7, nobody is left out while a lease runs. Otherwise the one left out takes refusals for proof.
     WaitForLeases,
     /// Rule 7, a lease only for a ping with the grantor's newest view. Otherwise one that was left out meanwhile holds a lease.
     GrantOnNewestView,
-    /// Rule 7, a lease only to a process run that the newest view names. Otherwise one that was left out holds a lease.
-    GrantToNamed,
     /// Rule 7, the grantor waits T(1+drift). Otherwise a slower clock still trusts a lease that has run out.
     LeaseWithDrift,
     /// Rule 7, the holder counts from when it sent its ping. Otherwise a slow answer makes the lease longer than was promised.
@@ -84,10 +79,8 @@ pub enum Rule {
     FoundOnEmptyDisks,
     /// Rule 13, writes are refused with fewer members than `min_copies`. Otherwise they are acknowledged on fewer disks.
     MinCopies,
-    /// Rule 15, an impaired disk has no vote. Otherwise it votes for a log without what it had acknowledged.
+    /// Rule 15, an impaired disk has no vote, and is no copy. Otherwise it votes for a log without what it had acknowledged.
     ImpairedHasNoVote,
-    /// Rule 15, an impaired disk holds nothing. Otherwise it is counted in a view, where later votes rest on what it lost.
-    ImpairedHoldsNothing,
     /// Rule 15, an impaired disk counts again when it holds what it held. Otherwise it votes without.
     RepairedWhenWhole,
 }
@@ -140,19 +133,17 @@ impl Rule {
             AcknowledgedInEpoch,
             CommitOnlyVerified,
             RefuseOldEntries,
-            RefuseOldVotes,
             PromiseDurable,
+            OwnVoteDurable,
             LogComparison,
             VoteForThisEpoch,
             EveryViewInForce,
             MajorityForLive,
             HalfWithPrimary,
             ProofForLive,
-            VotersNotRestarted,
             ConflictsCutBack,
             WaitForLeases,
             GrantOnNewestView,
-            GrantToNamed,
             LeaseWithDrift,
             LeaseFromSending,
             LeaseBeforeRefusal,
@@ -170,7 +161,6 @@ impl Rule {
             FoundOnEmptyDisks,
             MinCopies,
             ImpairedHasNoVote,
-            ImpairedHoldsNothing,
             RepairedWhenWhole,
         ]
     };
