@@ -5,7 +5,7 @@ use super::log_table;
 use super::mark::{Mark, MarkFile, Run};
 use super::migrations::{self, MigrationError};
 use super::state::{STATEMENTS, SqliteState};
-use super::{damage, recovery, salvage};
+use super::{damage, recovery, salvage, words};
 use crate::failpoint::{Point, reach};
 use crate::node::Disk;
 use crate::protocol::*;
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 #[derive(Debug, Error)]
 pub enum DiskError {
     /// SQLite's own error.
-    #[error("the database failed: {0}")]
+    #[error("the database failed: {}", words::explained(.0))]
     Database(#[from] rusqlite::Error),
     /// A file beside the database.
     #[error("a file in the data directory failed: {0}")]

@@ -13,6 +13,7 @@
 //! | `state` | the state that commands change |
 //! | `readers` | connections that look at the state beside the writer |
 //! | `migrations` | numbered changes of the schema |
+//! | `words` | SQLite's errors, in words that say what to do |
 
 pub(crate) mod damage;
 pub mod directory;
@@ -25,6 +26,7 @@ pub(crate) mod recovery;
 pub(crate) mod salvage;
 pub(crate) mod scrub;
 pub mod state;
+mod words;
 
 pub use directory::{DataDirectory, DirectoryError};
 pub use disk::{DiskError, SqliteDisk};
