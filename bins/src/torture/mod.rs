@@ -45,6 +45,8 @@ const ROUND: Duration = Duration::from_secs(100);
 const ROUND_MESSAGES: u64 = 120_000;
 /// Between two lines on standard error.
 const LINES: Duration = Duration::from_secs(5);
+/// Instead of a step that cannot be taken.
+const IDLE: Duration = Duration::from_millis(20);
 /// How long a process that is to end at a point is waited for; on a tour it must.
 const WAITING: Duration = Duration::from_secs(3);
 const WAITING_ON_TOUR: Duration = Duration::from_secs(15);
@@ -56,7 +58,7 @@ const ATTEMPTS: usize = 4;
 #[command(name = "chat-torture", version, after_help = NOTES)]
 struct Arguments {
     /// How long; the last round is brought to rest after that
-    #[arg(long, value_name = "N", default_value_t = 1.0, conflicts_with = "tour")]
+    #[arg(long, value_name = "N", default_value_t = 1.0, conflicts_with = "tour", value_parser = minutes)]
     minutes: f64,
     /// Each fault once, every order of going down, and every named point, instead of by time
     #[arg(long)]
@@ -78,7 +80,14 @@ struct Arguments {
     json: bool,
 }
 
-const NOTES: &str = "Exit codes: 0 every promise was kept, 1 one was not, or the replicas could not be run, 2 usage.\n\
+/// More than none, and no more than a century.
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    if minutes > 0.0 && minutes < 5e7 { Ok(minutes) } else { Err("it must be more than 0".to_owned()) }
+}
+
+const NOTES: &str = "Exit codes: 0 every promise was kept, 1 one was not, or nothing could be judged, 2 usage, \
+    130 interrupted: the rounds before were judged, the one that was under way was not.\n\
     A full disk needs the right to mount; clocks need libfaketime; named points need a build with --features failpoints. \
     What cannot be done is said to be skipped.";
 
@@ -126,7 +135,9 @@ async fn run(arguments: &Arguments) -> ExitCode {
     drop(run);
     let failed = matches!(ended, Some(Err(_)));
     let kept = folder.conclude(failed || arguments.keep.is_some());
+    let judged = figures.lock().unwrap_or_else(PoisonError::into_inner).rounds > 0;
     let (verdict, why) = match &ended {
+        Some(Ok(())) if !judged => ("NOTHING WAS JUDGED", "no round came to its end".to_owned()),
         Some(Ok(())) => ("PASS", "every promise was kept".to_owned()),
         Some(Err(broken)) => ("FAIL", broken.to_string()),
         None => ("ENDED", "interrupted; the round that was under way was not judged".to_owned()),
@@ -139,15 +150,23 @@ async fn run(arguments: &Arguments) -> ExitCode {
             (verdict.into(), why.into(), seed.into(), kept.into());
         println!("{line}");
     } else {
-        let kept = kept.map(|folder| format!("\ndata, logs and histories are kept in {folder}")).unwrap_or_default();
+        let kept = kept
+            .map(|folder| format!("\ndata and logs, and the history of a round that failed, are kept in {folder}"))
+            .unwrap_or_default();
         println!("{}\n{verdict}: {why} (--seed {seed}){kept}", figures.table());
     }
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    match ended {
+        Some(Ok(())) if judged => ExitCode::SUCCESS,
+        Some(_) => ExitCode::FAILURE,
+        None => ExitCode::from(130),
+    }
 }
 
 struct Run {
     folder: PathBuf,
     rate: u32,
+    /// Some faults were asked for by name, and need a small disk or clocks.
+    wants_special: bool,
     keep: bool,
     begun: Instant,
     /// `None` on a tour.
@@ -172,11 +191,12 @@ impl Run {
         let (tour, until) = if arguments.tour {
             (plan.tour(), None)
         } else {
-            (VecDeque::new(), Some(Instant::now() + Duration::from_secs_f64(arguments.minutes.clamp(0.0, 1e6) * 60.0)))
+            (VecDeque::new(), Some(Instant::now() + Duration::from_secs_f64(arguments.minutes * 60.0)))
         };
         Run {
             folder: folder.to_path_buf(),
             rate: arguments.rate,
+            wants_special: arguments.faults.iter().any(|kind| matches!(kind, Kind::Full | Kind::Clock)),
             keep: arguments.keep.is_some(),
             begun: Instant::now(),
             until,
@@ -239,7 +259,8 @@ impl Run {
         let figures = self.figures.clone();
         let skip = |what: &str, why| figures.lock().unwrap_or_else(PoisonError::into_inner).skip(what, why);
         // Else they would not live through more than the first start on it; and half of the rounds are on real disks only.
-        let (special, seed) = (self.until.is_none() || self.plan.seed().is_multiple_of(2), self.plan.seed());
+        let seed = self.plan.seed();
+        let special = self.until.is_none() || self.wants_special || seed.is_multiple_of(2);
         let mut cluster = Cluster::new(folder, 3, &[], None)?;
         let small = folder.join(ON_SMALL_DISK.to_string());
         let disk = if special { SmallDisk::mount(&small).map_err(|why| skip("full", why)).ok() } else { None };
@@ -266,6 +287,9 @@ impl Run {
             if stage.can(&step) {
                 trace.say(&step);
                 self.take(stage, &step).await.map_err(|broken| broken.at(&format!("{step:?}")))?;
+            } else {
+                // Perhaps none can be taken here: then the clients have it to themselves.
+                tokio::time::sleep(IDLE).await;
             }
         }
         judge::rest(&mut stage.cluster, &mut stage.load).await.map_err(|broken| broken.at("coming to rest"))?;

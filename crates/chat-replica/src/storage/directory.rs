@@ -6,6 +6,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -68,6 +69,9 @@ pub struct DataDirectory {
     pub(crate) crowded: watch::Sender<Option<Instant>>,
     /// What was found damaged, once something was: the process must end (rule 15).
     pub(crate) damaged: watch::Sender<Option<String>>,
+    /// The database as a file. Closed with the directory, after every connection: closing any handle on it ends all POSIX locks that
+    /// this process has on it, those of SQLite too; whoever opens and closes the database then takes the write-ahead log away.
+    pages: OnceLock<Arc<File>>,
     _lock: File,
 }
 
@@ -122,7 +126,7 @@ impl DataDirectory {
         match lock.try_lock() {
             Ok(()) => {
                 let (crowded, damaged) = (watch::Sender::new(None), watch::Sender::new(None));
-                Ok(DataDirectory { path: path.to_path_buf(), crowded, damaged, _lock: lock })
+                Ok(DataDirectory { path: path.to_path_buf(), crowded, damaged, pages: OnceLock::new(), _lock: lock })
             }
             Err(TryLockError::WouldBlock) => Err(DirectoryError::InUse { path: path.to_path_buf() }),
             Err(TryLockError::Error(error)) => Err(unusable(error)),
@@ -132,6 +136,15 @@ impl DataDirectory {
     /// The database.
     pub fn database(&self) -> PathBuf {
         self.path.join(DATABASE)
+    }
+
+    /// The database as a file, to be read only; the same one each time.
+    pub(crate) fn pages(&self) -> io::Result<Arc<File>> {
+        if let Some(file) = self.pages.get() {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(File::open(self.database())?);
+        Ok(self.pages.get_or_init(|| file).clone())
     }
 
     /// A file beside the database, by what its name has more.

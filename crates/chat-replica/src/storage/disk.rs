@@ -116,7 +116,8 @@ impl SqliteDisk {
     }
 
     fn start(directory: Arc<DataDirectory>, id: ReplicaId) -> Result<(SqliteDisk, Member, Recovered), DiskError> {
-        if salvage::wants_protection(&directory).map_err(DiskError::File)? {
+        // What cannot even be read for that is SQLite's to find, and then to be salvaged.
+        if salvage::wants_protection(&directory).unwrap_or(false) {
             salvage::protect(&directory)?;
         }
         let mut connection = connect(&directory.database(), OpenFlags::default())?;

@@ -198,7 +198,8 @@ const DEATHS: i64 = 32;
 pub(crate) fn record_death(connection: &Connection, death: &Death) -> Result<()> {
     let views = postcard::to_stdvec(&death.views).map_err(|_| Error::InvalidQuery)?;
     let run = death.incarnation;
-    let sql = "INSERT INTO deaths (starts, nonce, views) VALUES (?, ?, ?)";
+    // A run that is there already was told of before its end was lost: that word stays.
+    let sql = "INSERT OR IGNORE INTO deaths (starts, nonce, views) VALUES (?, ?, ?)";
     connection.execute(sql, params![run.count as i64, run.nonce as i64, views])?;
     connection.execute("DELETE FROM deaths WHERE starts <= ?", [run.count as i64 - DEATHS])?;
     Ok(())

@@ -7,13 +7,14 @@ use chat_sqlite_checksum::page::verifies;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 use std::sync::Weak;
 use std::time::Duration;
 
 /// With [`PAUSE`], 1 MiB a second.
 const PAGES_AT_ONCE: u64 = 64;
 const PAUSE: Duration = Duration::from_millis(250);
+/// What the operating system says of a sector that cannot be read (EIO).
+const EIO: i32 = 5;
 /// A page that does not verify is perhaps being written: it is read again so often, and so much later each time.
 const LOOKS: usize = 5;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
@@ -24,13 +25,21 @@ pub(crate) async fn scrub(directory: Weak<DataDirectory>) {
     loop {
         tokio::time::sleep(PAUSE).await;
         // Not held while looking: whoever ends frees the directory at once.
-        let Some(path) = directory.upgrade().map(|directory| directory.database()) else { return };
-        match tokio::task::spawn_blocking(move || look(&path, next)).await {
+        let Some(pages) = directory.upgrade().map(|directory| directory.pages()) else { return };
+        let looked = match pages {
+            Ok(pages) => tokio::task::spawn_blocking(move || look(&pages, next)).await,
+            Err(error) => Ok(Err(error)),
+        };
+        match looked {
             Ok(Ok(Looked::Sound { next: after })) => next = after,
             Ok(Ok(Looked::Damaged { page })) => {
                 return tell(&directory, &format!("page {page} does not have its checksum"));
             }
-            Ok(Err(error)) => return tell(&directory, &format!("it cannot be read: {error}")),
+            Ok(Err(error)) if error.raw_os_error() == Some(EIO) => {
+                return tell(&directory, &format!("it cannot be read: {error}"));
+            }
+            // The machine lacks something: file handles, memory. That says nothing about the disk.
+            Ok(Err(error)) => tracing::debug!(%error, "the database is not looked at now"),
             // The process is ending.
             Err(_) => return,
         }
@@ -50,10 +59,9 @@ enum Looked {
     Damaged { page: u64 },
 }
 
-fn look(path: &Path, first: u64) -> io::Result<Looked> {
-    let file = File::open(path)?;
+fn look(file: &File, first: u64) -> io::Result<Looked> {
     for page in first..first + PAGES_AT_ONCE {
-        match is_sound(&file, page)? {
+        match is_sound(file, page)? {
             Some(true) => {}
             Some(false) => return Ok(Looked::Damaged { page }),
             None => return Ok(Looked::Sound { next: 1 }),
@@ -98,17 +106,46 @@ mod tests {
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("checkpointed");
         drop(connection);
         let path = directory.database();
-        assert_eq!(look(&path, 1).expect("readable"), Looked::Sound { next: 1 });
+        let all = directory.pages().expect("there");
+        assert_eq!(look(&all, 1).expect("readable"), Looked::Sound { next: 1 });
         let pages = std::fs::metadata(&path).expect("there").len() / PAGE as u64;
         let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).expect("there");
         let (mut byte, at) = ([0], pages * PAGE as u64 - 1000);
         file.read_exact_at(&mut byte, at).expect("within");
         file.write_all_at(&[byte[0] ^ 4], at).expect("written");
-        assert_eq!(look(&path, 1).expect("readable"), Looked::Damaged { page: pages });
+        assert_eq!(look(&all, 1).expect("readable"), Looked::Damaged { page: pages });
         let mut damaged = directory.damaged.subscribe();
         scrub(Arc::downgrade(&directory)).await;
         let what = damaged.wait_for(Option::is_some).await.expect("held").clone();
         assert!(what.is_some_and(|what| what.contains(&format!("page {pages} "))));
         assert!(damage::noted(&directory).is_some(), "for the next start");
+    }
+
+    const CHILD: &str = "CHAT_TEST_LOOKS_AT";
+
+    /// Not a test by itself: what another process does, in [`who_looks_from_outside_leaves_the_log_alone`].
+    #[test]
+    fn another_process_looks() {
+        if let Some(path) = std::env::var_os(CHILD) {
+            let connection = rusqlite::Connection::open(path).expect("opened");
+            connection.query_row("SELECT count(*) FROM log", [], |_| Ok(())).expect("read");
+            connection.close().expect("closed");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_looks_from_outside_leaves_the_log_alone() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let directory = Arc::new(DataDirectory::take(&dir.path().join("1"), ReplicaId(1)).expect("free"));
+        let (_disk, ..) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
+        look(&directory.pages().expect("there"), 1).expect("readable");
+        let wal = || std::fs::metadata(directory.beside("-wal")).map(|file| file.ino()).ok();
+        let before = wal();
+        let mut child = std::process::Command::new(std::env::current_exe().expect("known"));
+        let name = "storage::scrub::tests::another_process_looks";
+        let looked = child.args(["--exact", name]).env(CHILD, directory.database()).output().expect("it runs");
+        assert!(looked.status.success(), "{looked:?}");
+        assert!(before.is_some() && wal() == before, "the write-ahead log of a running replica was taken away");
     }
 }

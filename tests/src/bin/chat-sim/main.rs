@@ -1,6 +1,14 @@
 //! Runs the deterministic simulation of a cluster and its clients, many seeds at a time, or one again.
 #![forbid(unsafe_code)]
 
+/// To standard output, whether or not anybody reads it.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($words)*);
+    }};
+}
+
 mod replay;
 mod run;
 mod summary;
@@ -16,8 +24,9 @@ use std::process::ExitCode;
 /// everything: a seed that breaks a promise does so each time.
 #[derive(Debug, Parser)]
 #[command(
+    name = "chat-sim",
     version,
-    after_help = "Exits with 0 if no promise was broken, with 1 if one was, and with 2 if it was called wrongly."
+    after_help = "Exit codes: 0 no promise was broken, 1 one was, 2 usage, 130 interrupted before the end."
 )]
 struct Flags {
     #[command(subcommand)]

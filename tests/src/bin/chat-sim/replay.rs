@@ -17,11 +17,14 @@ pub(crate) struct Flags {
 
 pub(crate) fn replay(flags: &Flags) -> ExitCode {
     let plan = Plan::of(flags.seed);
-    println!("seed {}\n{plan:#?}", flags.seed);
+    say!("seed {}\n{plan:#?}", flags.seed);
     match show(plan, flags.lines) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            say!("no promise was broken");
+            ExitCode::SUCCESS
+        }
         Err(violation) => {
-            println!("\n{violation}");
+            say!("\n{violation}");
             ExitCode::FAILURE
         }
     }
@@ -30,11 +33,11 @@ pub(crate) fn replay(flags: &Flags) -> ExitCode {
 /// Walks with a trace, and shows its end if a promise is broken.
 pub(crate) fn show(mut plan: Plan, lines: usize) -> Result<(), Violation> {
     plan.settings.trace = true;
-    let outcome = plan.walk(&mut |world| println!("{}\n\n{}", world.tail(lines), world.describe()))?;
-    println!("{}", summary::text(&outcome, 1));
-    println!("trace hash {:016x}", outcome.trace_hash);
+    let outcome = plan.walk(&mut |world| say!("{}\n\n{}", world.tail(lines), world.describe()))?;
+    say!("{}", summary::text(&outcome, 1));
+    say!("trace hash {:016x}", outcome.trace_hash);
     if outcome.excused {
-        println!("excused: a disk that was damaged, wiped or rolled back is waited for, as it should be");
+        say!("excused: a disk that was damaged, wiped or rolled back is waited for, as it should be");
     }
     Ok(())
 }

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 #[command(group(clap::ArgGroup::new("extent").required(true)))]
 pub(crate) struct Flags {
     /// How many seeds.
-    #[arg(long, value_name = "N", group = "extent")]
+    #[arg(long, value_name = "N", group = "extent", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
     /// For how many minutes of real time.
-    #[arg(long, value_name = "M", group = "extent")]
+    #[arg(long, value_name = "M", group = "extent", value_parser = minutes)]
     minutes: Option<f64>,
     /// The first seed; the others follow it.
     #[arg(long, value_name = "S", default_value_t = 1)]
@@ -31,11 +31,18 @@ pub(crate) struct Flags {
     json: bool,
 }
 
+/// More than none, and no more than a century.
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    if minutes > 0.0 && minutes < 5e7 { Ok(minutes) } else { Err("it must be more than 0".to_owned()) }
+}
+
 /// What the workers share.
 struct Shared {
     next: AtomicU64,
     end: u64,
     stop: Arc<AtomicBool>,
+    interrupted: Arc<AtomicBool>,
     found: Mutex<Found>,
 }
 
@@ -49,39 +56,50 @@ struct Found {
 
 pub(crate) fn run(flags: &Flags) -> ExitCode {
     let began = Instant::now();
-    let deadline = flags.minutes.map(|minutes| began + Duration::from_secs_f64(minutes.clamp(0.0, 1e6) * 60.0));
+    let deadline = flags.minutes.map(|minutes| began + Duration::from_secs_f64(minutes * 60.0));
     let end = flags.seeds.map_or(u64::MAX, |seeds| flags.from.saturating_add(seeds));
-    let stop = Arc::new(AtomicBool::new(false));
-    stop_at_interrupt(stop.clone());
-    let shared = Shared { next: AtomicU64::new(flags.from), end, stop, found: Mutex::default() };
+    let (stop, interrupted): (Arc<AtomicBool>, Arc<AtomicBool>) = Default::default();
+    stop_at_interrupt(stop.clone(), interrupted.clone());
+    let shared = Shared { next: AtomicU64::new(flags.from), end, stop, interrupted, found: Mutex::default() };
     let cores = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
         let workers: Vec<_> = (0..cores).map(|_| scope.spawn(|| work(&shared, flags.twice))).collect();
         watch(&shared, deadline, began, || workers.iter().all(|worker| worker.is_finished()));
     });
+    let interrupted = shared.interrupted.load(Ordering::Relaxed);
     let Found { runs, excused, total, violation } = shared.found.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(violation) = &violation {
-        fail(violation, flags.json);
+        fail(violation, flags);
     }
     let (seconds, broken) = (began.elapsed().as_secs_f64(), violation.is_some());
     if flags.json {
-        println!("{}", summary::json(&total, runs, seconds, violation.map(|found| found.to_string()).as_deref()));
+        let mut line = summary::json(&total, runs, seconds, violation.map(|found| found.to_string()).as_deref());
+        (line["excused"], line["interrupted"]) = (excused.into(), interrupted.into());
+        say!("{line}");
     } else {
-        println!("{}", summary::text(&total, runs));
-        println!("{excused} excused; {seconds:.1} s on {cores} cores, {:.0} runs/s", runs as f64 / seconds);
-        println!("{}", if broken { "A PROMISE WAS BROKEN" } else { "no promise was broken" });
+        let rate = runs as f64 / seconds;
+        say!("{}", summary::text(&total, runs));
+        say!("{seconds:.1} s on {cores} cores, {rate:.0} runs/s");
+        say!("excused: {excused} (a disk that was damaged, wiped or rolled back is waited for, as it should be)");
+        let early = if interrupted { "; interrupted" } else { "" };
+        say!("{}{early}", if broken { "A PROMISE WAS BROKEN" } else { "no promise was broken" });
     }
-    if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    match (broken, interrupted) {
+        (true, _) => ExitCode::FAILURE,
+        (false, true) => ExitCode::from(130),
+        (false, false) => ExitCode::SUCCESS,
+    }
 }
 
 /// Ctrl-C ends the runs, with the summary so far.
-fn stop_at_interrupt(stop: Arc<AtomicBool>) {
+fn stop_at_interrupt(stop: Arc<AtomicBool>, interrupted: Arc<AtomicBool>) {
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         // Without it, Ctrl-C ends the process, as always.
         if let Ok(runtime) = runtime
             && runtime.block_on(tokio::signal::ctrl_c()).is_ok()
         {
+            interrupted.store(true, Ordering::Relaxed);
             stop.store(true, Ordering::Relaxed);
         }
     });
@@ -89,10 +107,10 @@ fn stop_at_interrupt(stop: Arc<AtomicBool>) {
 
 fn work(shared: &Shared, twice: bool) {
     while !shared.stop.load(Ordering::Relaxed) {
-        let seed = shared.next.fetch_add(1, Ordering::Relaxed);
-        if seed >= shared.end {
-            return;
-        }
+        let taken = shared.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+            next.checked_add(1).filter(|_| next < shared.end)
+        });
+        let Ok(seed) = taken else { return };
         let result = once_or_twice(seed, twice);
         let mut found = shared.found.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
@@ -154,17 +172,21 @@ fn watch(shared: &Shared, deadline: Option<Instant>, began: Instant, done: impl 
 }
 
 /// The seed, all that it decides, its trace, and what to do with it.
-fn fail(violation: &Violation, json: bool) {
+fn fail(violation: &Violation, flags: &Flags) {
     let seed = violation.seed;
-    if json {
+    if flags.json {
         eprintln!("{violation}");
     } else {
         let plan = Plan::of(seed);
-        println!("{violation}\n\nseed {seed}\n{plan:#?}\n");
+        say!("{violation}\n\nseed {seed}\n{plan:#?}\n");
         if let Err(again) = replay::show(plan, 100) {
-            println!("\n{again}\n");
+            say!("\n{again}\n");
         }
     }
-    eprintln!("again: cargo run --release -p chat-testkit --bin chat-sim -- replay {seed}");
+    let again = match violation.broken {
+        Broken::Determinism => format!("run --twice --seeds 1 --from {seed}"),
+        _ => format!("replay {seed}"),
+    };
+    eprintln!("again: cargo run --release -p chat-testkit --bin chat-sim -- {again}");
     eprintln!("keep it, in tests/seeds.txt: {seed}  # {:?}", violation.broken);
 }

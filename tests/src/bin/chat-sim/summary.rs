@@ -16,7 +16,7 @@ pub(crate) fn text(total: &Outcome, runs: u64) -> String {
 }
 
 /// One line of JSON.
-pub(crate) fn json(total: &Outcome, runs: u64, seconds: f64, violation: Option<&str>) -> String {
+pub(crate) fn json(total: &Outcome, runs: u64, seconds: f64, violation: Option<&str>) -> serde_json::Value {
     serde_json::json!({
         "runs": runs,
         "seconds": seconds,
@@ -33,5 +33,4 @@ pub(crate) fn json(total: &Outcome, runs: u64, seconds: f64, violation: Option<&
         "views": total.views,
         "violation": violation,
     })
-    .to_string()
 }
