@@ -330,7 +330,8 @@ async fn a_disk_that_lies_is_found_out() {
     rack.boot(0, 0);
     rack.whole().await.expect("it comes up");
     let wrong = rack.keeps(&told).await.expect_err("acknowledged messages are lost");
-    assert!(wrong.contains("is lost"), "{wrong}");
+    // Something that was on its way may have come after all, and taken the place of one that is lost.
+    assert!(wrong.contains("is lost") || wrong.contains("in place of message"), "{wrong}");
     rack.passed();
 }
 
