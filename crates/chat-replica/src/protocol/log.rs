@@ -35,6 +35,34 @@ pub struct RecoveredLog {
     pub views: Vec<ViewAt>,
 }
 
+impl RecoveredLog {
+    /// What is to be known of these entries, which follow from each other from the first on.
+    pub fn of(entries: &[Entry], committed: u64) -> RecoveredLog {
+        let mut log = RecoveredLog::default();
+        entries.iter().for_each(|entry| log.push(entry));
+        log.end(committed);
+        log
+    }
+
+    /// Takes in the next entry, which follows from the last.
+    pub fn push(&mut self, entry: &Entry) {
+        if self.spans.last().is_none_or(|(_, epoch)| *epoch != entry.epoch) {
+            self.spans.push((entry.index, entry.epoch));
+        }
+        if let Some(view) = entry.body.view() {
+            self.views.push(ViewAt { index: entry.index, view: view.clone() });
+        }
+        (self.last, self.last_hash) = (entry.index, entry.hash);
+    }
+
+    /// There are no more entries, and so much is known committed: earlier views are forgotten.
+    pub fn end(&mut self, committed: u64) {
+        self.committed = committed.min(self.last);
+        let newest_committed = self.views.iter().rposition(|at| at.index <= self.committed).unwrap_or(0);
+        self.views.drain(..newest_committed);
+    }
+}
+
 /// The log as the protocol sees it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Log {

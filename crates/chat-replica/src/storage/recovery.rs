@@ -96,21 +96,12 @@ fn verify(connection: &Connection, committed: u64, mark: Option<Mark>) -> Result
             found.broken = Some((log.last + 1, last as u64));
             break;
         };
-        if log.spans.last().is_none_or(|(_, epoch)| *epoch != entry.epoch) {
-            log.spans.push((entry.index, entry.epoch));
-        }
-        if let Some(view) = entry.body.view() {
-            log.views.push(ViewAt { index: entry.index, view: view.clone() });
-        }
-        log.last = entry.index;
-        log.last_hash = entry.hash;
+        log.push(&entry);
         if mark.is_some_and(|mark| mark.index == entry.index) {
             found.at_mark = Some(entry.hash);
         }
     }
-    log.committed = committed.min(log.last);
-    let newest_committed = log.views.iter().rposition(|at| at.index <= log.committed).unwrap_or(0);
-    log.views.drain(..newest_committed);
+    log.end(committed);
     Ok(found)
 }
 

@@ -83,37 +83,16 @@ impl Disk {
         self.synced_bound = self.bound;
     }
 
-    /// The views that a successor tells: the newest committed one, and all later.
-    fn views(&self) -> Vec<ViewAt> {
-        let views = self.log.iter().filter_map(|entry| entry.body.view().map(|view| (entry.index, view.clone())));
-        let mut views: Vec<ViewAt> = views.map(|(index, view)| ViewAt { index, view }).collect();
-        let newest_committed = views.iter().rposition(|at| at.index <= self.bound).unwrap_or(0);
-        views.drain(..newest_committed);
-        views
-    }
-
     /// A process starts: its incarnation and its predecessor's death are durable before it says anything.
     pub fn start(&mut self, nonce: u64) -> Recovered {
+        let log = RecoveredLog::of(&self.log, self.bound);
         if self.starts.count > 0 && self.impaired_until.is_none() {
-            self.deaths.push_back(Death { incarnation: self.starts, views: self.views() });
+            self.deaths.push_back(Death { incarnation: self.starts, views: log.views.clone() });
             if self.deaths.len() > DEATHS {
                 self.deaths.pop_front();
             }
         }
         self.starts = Incarnation { count: self.starts.count + 1, nonce };
-        let mut spans: Vec<(u64, Epoch)> = Vec::new();
-        for entry in &self.log {
-            if spans.last().is_none_or(|(_, epoch)| *epoch != entry.epoch) {
-                spans.push((entry.index, entry.epoch));
-            }
-        }
-        let log = RecoveredLog {
-            spans,
-            last: self.log.len() as u64,
-            last_hash: self.log.last().map(|entry| entry.hash).unwrap_or_default(),
-            committed: self.bound,
-            views: self.views(),
-        };
         Recovered {
             cluster: self.cluster,
             promised: self.promised,
