@@ -2,6 +2,7 @@
 
 use chat_client::{Client, Session};
 use chat_core::state_hash;
+use chat_replica::node::Disk as _;
 use chat_replica::protocol::{LogRead as _, ReplicaId};
 use chat_replica::storage::{DataDirectory, SqliteDisk};
 use chat_sqlite_checksum::{PAGE, VFS};
@@ -53,9 +54,15 @@ fn rot(data: &Path, table: &str, bits: u64) {
 /// What a stopped replica's disk says: its id, the state's hash, and the chain at each of its entries up to `last`.
 fn contents(data: &Path, id: u32, last: u64) -> (chat_replica::protocol::DiskId, [u8; 32], Vec<String>) {
     let directory = Arc::new(DataDirectory::take(data, ReplicaId(id)).expect("free"));
-    let (disk, member, found) = SqliteDisk::open(directory, ReplicaId(id)).expect("opened");
+    let (mut disk, member, found) = SqliteDisk::open(directory, ReplicaId(id)).expect("opened");
     assert_eq!(found.impaired_until, None);
     let entries = disk.read(1, usize::MAX);
+    disk.begin(false).expect("begun");
+    for entry in entries.iter().filter(|entry| (disk.applied() + 1..=last).contains(&entry.index)).collect::<Vec<_>>() {
+        disk.apply(entry).expect("carried out, as a start does");
+    }
+    disk.commit().expect("committed");
+    disk.show().expect("shown");
     let chain = entries.iter().filter(|entry| entry.index <= last).map(|entry| format!("{:?}", entry.hash)).collect();
     (member.disk, state_hash(&disk.state()).expect("readable"), chain)
 }

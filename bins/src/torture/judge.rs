@@ -6,7 +6,7 @@ use crate::processes::Broken;
 use crate::processes::cluster::{Cluster, describe};
 use chat_check::{Mailbox, Message, Replica, Report};
 use chat_client::Role;
-use chat_core::{Pattern, Read as _};
+use chat_core::{Lookup as _, Pattern, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::session::{EXPIRED_PER_OPEN, MAX_PER_ACCOUNT};
 use crate::{
-    Account, AccountId, Answer, BodyHash, Command, DisplayName, Event, Message, MessageId, MessageText, Outcome, Party,
-    PasswordHash, Provenance, Read, Rejection, RequestKey, RequestRecord, Scope, Session, Store, Timestamp, TokenHash,
-    Username,
+    Account, AccountId, Answer, BodyHash, Command, DisplayName, Event, Lookup, Message, MessageId, MessageText,
+    Outcome, Party, PasswordHash, Provenance, Rejection, RequestKey, RequestRecord, Scope, Session, Store, Timestamp,
+    TokenHash, Username,
 };
 
 /// What a command did.
@@ -46,7 +46,7 @@ pub fn apply<S: Store>(store: &mut S, provenance: Provenance, command: &Command)
 /// [`Rejection::KeyConflict`]. `None` if it is new.
 ///
 /// For checks that a repetition can no longer pass, such as the password of an account that it has deleted.
-pub fn repeated<R: Read>(store: &R, command: &Command) -> Result<Option<Result<Outcome, Rejection>>, R::Error> {
+pub fn repeated<R: Lookup>(store: &R, command: &Command) -> Result<Option<Result<Outcome, Rejection>>, R::Error> {
     let claim = scope(store, command)?.and_then(|scope| Claim::new(command, scope));
     claim.map_or(Ok(None), |claim| claim.settled(store))
 }
@@ -66,7 +66,7 @@ impl Claim {
         Some(Claim { key: command.key()?, scope, body: BodyHash::of(command)? })
     }
 
-    fn settled<R: Read>(&self, store: &R) -> Result<Option<Verdict>, R::Error> {
+    fn settled<R: Lookup>(&self, store: &R) -> Result<Option<Verdict>, R::Error> {
         let Some(record) = store.request(&self.key, self.scope)? else { return Ok(None) };
         if record.body != self.body {
             return Ok(Some(Err(Rejection::KeyConflict)));
@@ -88,7 +88,7 @@ impl Claim {
 }
 
 /// Within what the command's key is unique; `None` if it needs a session and has none.
-fn scope<R: Read>(store: &R, command: &Command) -> Result<Option<Scope>, R::Error> {
+fn scope<R: Lookup>(store: &R, command: &Command) -> Result<Option<Scope>, R::Error> {
     match command {
         Command::Send { session, at, .. } => {
             Ok(valid_session(store, session, *at)?.map(|session| Scope::Account(session.account)))
@@ -125,7 +125,7 @@ fn carry_out<S: Store>(
     }
 }
 
-fn valid_session<R: Read>(store: &R, token: &TokenHash, at: Timestamp) -> Result<Option<Session>, R::Error> {
+fn valid_session<R: Lookup>(store: &R, token: &TokenHash, at: Timestamp) -> Result<Option<Session>, R::Error> {
     Ok(store.session(token)?.filter(|session| session.valid_at(at)))
 }
 
@@ -217,7 +217,7 @@ fn send<S: Store>(
     store.set_counters(counters)?;
     store.set_marks(recipient.id, marks)?;
     let (id, seq) = (MessageId(counters.messages), marks.last);
-    let message = Message {
+    let message = Arc::new(Message {
         id,
         seq,
         from: Party { id: sender.id, name: sender.name },
@@ -225,9 +225,9 @@ fn send<S: Store>(
         text: text.clone(),
         sent_at: at,
         sender_deleted: false,
-    };
+    });
     store.insert_message(&message)?;
-    events.push(Event::Delivered { recipient: recipient.id, message: Arc::new(message) });
+    events.push(Event::Delivered { recipient: recipient.id, message });
     Ok(Ok(Outcome::Sent { id, seq, at, provenance, duplicate: false }))
 }
 

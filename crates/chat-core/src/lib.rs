@@ -54,4 +54,4 @@ pub use pattern::Pattern;
 pub use rejection::Rejection;
 pub use request::{Answer, BodyHash, RequestRecord, Scope};
 pub use session::Session;
-pub use store::{Counters, Read, Row, Store};
+pub use store::{Counters, Lookup, Read, Row, Store};

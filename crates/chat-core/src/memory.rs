@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use crate::{
-    Account, AccountId, Counters, Marks, Message, MessageId, MessageText, Party, PasswordHash, Pattern, Read,
+    Account, AccountId, Counters, Lookup, Marks, Message, MessageId, MessageText, Party, PasswordHash, Pattern, Read,
     RequestKey, RequestRecord, Row, Scope, Session, Store, Timestamp, TokenHash, Username,
 };
 
@@ -59,7 +60,7 @@ fn pair(a: AccountId, b: AccountId) -> (AccountId, AccountId) {
     (a.min(b), a.max(b))
 }
 
-impl Read for MemoryStore {
+impl Lookup for MemoryStore {
     type Error = Infallible;
 
     fn account(&self, id: AccountId) -> Result<Option<Account>, Infallible> {
@@ -68,18 +69,6 @@ impl Read for MemoryStore {
 
     fn account_by_name(&self, name: &Username) -> Result<Option<Account>, Infallible> {
         Ok(self.names.get(name).and_then(|id| self.accounts.get(id)).cloned())
-    }
-
-    fn password(&self, id: AccountId) -> Result<Option<PasswordHash>, Infallible> {
-        Ok(self.passwords.get(&id).cloned())
-    }
-
-    fn accounts(&self, pattern: &Pattern, after: Option<&Username>, limit: usize) -> Result<Vec<Account>, Infallible> {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let matching =
-            self.names.range::<Username, _>((start, Bound::Unbounded)).filter(|(name, _)| pattern.matches(name));
-        let accounts = matching.filter_map(|(_, id)| self.accounts.get(id)).filter(|account| !account.deleted);
-        Ok(accounts.take(limit).cloned().collect())
     }
 
     fn session(&self, token: &TokenHash) -> Result<Option<Session>, Infallible> {
@@ -105,6 +94,24 @@ impl Read for MemoryStore {
         Ok(self.mailboxes.get(&account).copied().unwrap_or_default())
     }
 
+    fn counters(&self) -> Result<Counters, Infallible> {
+        Ok(self.counters)
+    }
+}
+
+impl Read for MemoryStore {
+    fn password(&self, id: AccountId) -> Result<Option<PasswordHash>, Infallible> {
+        Ok(self.passwords.get(&id).cloned())
+    }
+
+    fn accounts(&self, pattern: &Pattern, after: Option<&Username>, limit: usize) -> Result<Vec<Account>, Infallible> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let matching =
+            self.names.range::<Username, _>((start, Bound::Unbounded)).filter(|(name, _)| pattern.matches(name));
+        let accounts = matching.filter_map(|(_, id)| self.accounts.get(id)).filter(|account| !account.deleted);
+        Ok(accounts.take(limit).cloned().collect())
+    }
+
     fn messages_after(&self, account: AccountId, seq: u64, limit: usize) -> Result<Vec<Message>, Infallible> {
         let range = (Bound::Excluded((account, seq)), Bound::Included((account, u64::MAX)));
         // A range must not begin after its end, and nothing comes after the last number.
@@ -127,10 +134,6 @@ impl Read for MemoryStore {
         let mut page: Vec<_> = range.rev().filter_map(|(_, _, id)| self.message(*id)).take(limit).collect();
         page.reverse();
         Ok(page)
-    }
-
-    fn counters(&self) -> Result<Counters, Infallible> {
-        Ok(self.counters)
     }
 
     fn for_each_row(&self, visit: &mut dyn FnMut(Row<'_>)) -> Result<(), Infallible> {
@@ -188,8 +191,8 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn insert_message(&mut self, message: &Message) -> Result<(), Infallible> {
-        let Message { id, seq, from, to, text, sent_at, sender_deleted: _ } = message;
+    fn insert_message(&mut self, message: &Arc<Message>) -> Result<(), Infallible> {
+        let Message { id, seq, from, to, text, sent_at, sender_deleted: _ } = &**message;
         let (low, high) = pair(from.id, to.id);
         self.by_mailbox.insert((to.id, *seq), *id);
         self.by_conversation.insert((low, high, *id));

@@ -3,6 +3,8 @@
 //! Errors are those of the storage, and nothing else. A store does what it is told: the rules are in
 //! [`crate::apply()`].
 
+use std::sync::Arc;
+
 use crate::{
     Account, AccountId, Marks, Message, MessageId, MessageText, PasswordHash, Pattern, Rejection, RequestKey,
     RequestRecord, Scope, Session, Timestamp, TokenHash, Username,
@@ -78,8 +80,8 @@ pub enum Row<'a> {
     },
 }
 
-/// Looking at the state.
-pub trait Read {
+/// What carrying out a command has to know of the state: single rows, by their keys.
+pub trait Lookup {
     /// What can go wrong with the storage.
     type Error;
 
@@ -88,12 +90,6 @@ pub trait Read {
 
     /// An account or tombstone by its name.
     fn account_by_name(&self, name: &Username) -> Result<Option<Account>, Self::Error>;
-
-    /// An account's password hash; `None` if there is no such account or it was deleted.
-    fn password(&self, id: AccountId) -> Result<Option<PasswordHash>, Self::Error>;
-
-    /// Accounts that match, without tombstones, in the order of their names as bytes, after `after`, at most `limit`.
-    fn accounts(&self, pattern: &Pattern, after: Option<&Username>, limit: usize) -> Result<Vec<Account>, Self::Error>;
 
     /// A session, expired or not.
     fn session(&self, token: &TokenHash) -> Result<Option<Session>, Self::Error>;
@@ -110,6 +106,18 @@ pub trait Read {
     /// A mailbox's marks; all 0 where there is no such account.
     fn marks(&self, account: AccountId) -> Result<Marks, Self::Error>;
 
+    /// The last numbers given out.
+    fn counters(&self) -> Result<Counters, Self::Error>;
+}
+
+/// Looking at the state as people do: in pages.
+pub trait Read: Lookup {
+    /// An account's password hash; `None` if there is no such account or it was deleted.
+    fn password(&self, id: AccountId) -> Result<Option<PasswordHash>, Self::Error>;
+
+    /// Accounts that match, without tombstones, in the order of their names as bytes, after `after`, at most `limit`.
+    fn accounts(&self, pattern: &Pattern, after: Option<&Username>, limit: usize) -> Result<Vec<Account>, Self::Error>;
+
     /// The messages of a mailbox with a `seq` above `seq`, ascending, at most `limit`.
     fn messages_after(&self, account: AccountId, seq: u64, limit: usize) -> Result<Vec<Message>, Self::Error>;
 
@@ -123,16 +131,13 @@ pub trait Read {
         limit: usize,
     ) -> Result<Vec<Message>, Self::Error>;
 
-    /// The last numbers given out.
-    fn counters(&self) -> Result<Counters, Self::Error>;
-
     /// Every row, in the canonical order: accounts by id, sessions by number, mailboxes by account, messages by id,
     /// requests by key and then scope.
     fn for_each_row(&self, visit: &mut dyn FnMut(Row<'_>)) -> Result<(), Self::Error>;
 }
 
 /// Changing the state. The caller makes all changes of a command, and of a log entry, in one transaction.
-pub trait Store: Read {
+pub trait Store: Lookup {
     /// Keeps the last numbers given out.
     fn set_counters(&mut self, counters: Counters) -> Result<(), Self::Error>;
 
@@ -152,7 +157,7 @@ pub trait Store: Read {
     fn set_marks(&mut self, account: AccountId, marks: Marks) -> Result<(), Self::Error>;
 
     /// Adds a message, whose id is new and whose `seq` is new in its mailbox. Leaves the marks alone.
-    fn insert_message(&mut self, message: &Message) -> Result<(), Self::Error>;
+    fn insert_message(&mut self, message: &Arc<Message>) -> Result<(), Self::Error>;
 
     /// Removes the messages of a mailbox with a `seq` above `seq`, from everywhere. Leaves the marks alone.
     fn discard_after(&mut self, account: AccountId, seq: u64) -> Result<(), Self::Error>;

@@ -49,7 +49,7 @@ fn state(changed: u64) -> MemoryStore {
     store.insert_account(&account, &hash).unwrap();
     store.set_marks(AccountId(value(1)), marks).unwrap();
     store.insert_session(&session).unwrap();
-    store.insert_message(&message).unwrap();
+    store.insert_message(&message.into()).unwrap();
     let answers = [
         Answer::Sent { id, seq, at, provenance },
         opened,

@@ -6,8 +6,8 @@ mod oracle;
 use std::collections::BTreeMap;
 
 use chat_core::{
-    AccountId, Applied, Command, Event, MemoryStore, Message, Outcome, Pattern, Read, Rejection, Timestamp, apply,
-    repeated, state_hash,
+    AccountId, Applied, Command, Event, Lookup, MemoryStore, Message, Outcome, Pattern, Read, Rejection, Timestamp,
+    apply, repeated, state_hash,
 };
 use oracle::{Mail, Oracle};
 use proptest::prelude::*;

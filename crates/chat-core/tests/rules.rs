@@ -4,7 +4,8 @@ mod common;
 
 use chat_core::session::MAX_PER_ACCOUNT;
 use chat_core::{
-    AccountId, Applied, Command, Event, MemoryStore, Outcome, Read, Rejection, Timestamp, apply, repeated, state_hash,
+    AccountId, Applied, Command, Event, Lookup, MemoryStore, Outcome, Read, Rejection, Timestamp, apply, repeated,
+    state_hash,
 };
 use common::{key, name, open, register, text, token};
 

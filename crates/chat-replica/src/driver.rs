@@ -112,7 +112,7 @@ impl Driver {
 
     /// Waits for something to happen, or for the protocol's next wake-up.
     async fn wait(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {
-        let wake = tokio::time::Instant::from_std(self.wiring.clock.instant(self.node.replica().wake_at()));
+        let wake = tokio::time::Instant::from_std(self.wiring.clock.instant(self.node.wake_at()));
         let room = self.desk.has_room(self.node.replica());
         tokio::select! {
             biased;
@@ -145,6 +145,7 @@ impl Driver {
     fn control(&mut self, control: Control, inputs: &mut Vec<Input>) {
         match control {
             Control::Confirm => inputs.push(Input::Confirm),
+            Control::Show(index) => self.node.show(index),
             Control::Transfer(to) => inputs.push(Input::Transfer { to }),
             Control::Leave => inputs.push(Input::Leave),
             Control::Stop => self.wiring.stop.store(true, Ordering::Release),
@@ -185,8 +186,9 @@ impl Driver {
     /// Tells readers and watchers where this replica stands.
     fn publish(&mut self) {
         let replica = self.node.replica();
-        let gate = self.desk.gate(replica, self.node.disk().applied());
+        let gate = self.desk.gate(replica, self.node.disk().visible());
         self.wiring.gate.send_if_modified(|old| std::mem::replace(old, gate) != gate);
+        let unseen = replica.serving().is_some() && gate.serving.is_none();
         let mut status = replica.status();
         // Clients that are sent here now would only be declined.
         status.serving &= gate.serving.is_some();
@@ -195,6 +197,10 @@ impl Driver {
             *old = status;
             changed
         });
+        if unseen {
+            // Nobody reads before what was committed at the start of the term is visible (rule 11).
+            self.node.show(self.node.replica().committed());
+        }
     }
 }
 

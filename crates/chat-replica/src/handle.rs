@@ -60,6 +60,8 @@ pub(crate) type Proposal = Request<oneshot::Sender<Result<Done, Declined>>>;
 #[derive(Debug)]
 pub(crate) enum Control {
     Confirm,
+    /// Somebody waits to see this log entry carried out.
+    Show(u64),
     Transfer(Option<ReplicaId>),
     Leave,
     /// Stop without further ado.
@@ -169,17 +171,29 @@ impl Handle {
     /// # Errors
     /// [`Declined::NotServing`], [`Declined::Stopped`].
     pub async fn read_permit(&self) -> Result<ReadPermit, Declined> {
+        self.permit(self.answered.load(Ordering::Acquire)).await
+    }
+
+    /// Rule 11: waits until it is sure that this replica leads, by its leases or by one round. Bound it with a deadline.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`Declined::NotServing`], [`Declined::Stopped`].
+    pub async fn confirm(&self) -> Result<Epoch, Declined> {
+        self.permit(0).await.map(|permit| permit.epoch)
+    }
+
+    async fn permit(&self, index: u64) -> Result<ReadPermit, Declined> {
         let mut gate = self.gate.clone();
         loop {
-            let index = self.answered.load(Ordering::Acquire);
             let gate_now = *gate.borrow_and_update();
             let now = self.clock.now();
             if let Some(permit) = gate_now.permit(index, now)? {
                 return Ok(permit);
             }
-            if !gate_now.is_leased(now) {
-                self.control.send(Control::Confirm).await.map_err(|_| Declined::Stopped)?;
-            }
+            let ask = if gate_now.is_leased(now) { Control::Show(index) } else { Control::Confirm };
+            self.control.send(ask).await.map_err(|_| Declined::Stopped)?;
             gate.changed().await.map_err(|_| Declined::Stopped)?;
         }
     }
@@ -196,8 +210,14 @@ impl Handle {
     /// [`Declined::Stopped`].
     pub async fn wait_visible(&self, index: u64) -> Result<u64, Declined> {
         let mut gate = self.gate.clone();
-        let seen = gate.wait_for(|gate| gate.visible >= index).await.map_err(|_| Declined::Stopped)?;
-        Ok(seen.visible)
+        loop {
+            let visible = gate.borrow_and_update().visible;
+            if visible >= index {
+                return Ok(visible);
+            }
+            self.control.send(Control::Show(index)).await.map_err(|_| Declined::Stopped)?;
+            gate.changed().await.map_err(|_| Declined::Stopped)?;
+        }
     }
 
     /// The gate, to watch for the end of leadership.

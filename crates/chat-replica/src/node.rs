@@ -13,8 +13,14 @@ pub trait Disk: LogRead {
     /// What can go wrong.
     type Error;
 
-    /// The last log entry that the state holds.
+    /// The last log entry that was carried out.
     fn applied(&self) -> u64;
+
+    /// The last log entry whose effects readers see. What was carried out since is made again from the log after a crash.
+    fn visible(&self) -> u64;
+
+    /// Whether so much was carried out and is not visible that it should be.
+    fn is_full(&self) -> bool;
 
     /// Begins the turn's transaction, unless it has begun. With `sync`, its commit returns once everything is durable.
     ///
@@ -22,7 +28,7 @@ pub trait Disk: LogRead {
     /// The disk's.
     fn begin(&mut self, sync: bool) -> Result<(), Self::Error>;
 
-    /// Carries out a committed entry on the state, within the transaction; one result for each of its commands.
+    /// Carries out a committed entry on the state, within the transaction or to be written later; one result for each of its commands.
     ///
     /// # Errors
     /// The disk's.
@@ -37,11 +43,17 @@ pub trait Disk: LogRead {
     /// The commit index to keep, as a lower bound.
     fn set_committed(&mut self, committed: u64);
 
-    /// Ends the transaction; what was applied is visible to readers from here on.
+    /// Ends the transaction.
     ///
     /// # Errors
     /// The disk's.
     fn commit(&mut self) -> Result<(), Self::Error>;
+
+    /// Makes all that was carried out visible to readers, in a transaction of its own that is not synced.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn show(&mut self) -> Result<(), Self::Error>;
 }
 
 /// What a turn gives to the world, as it happens.
@@ -71,16 +83,22 @@ pub struct Node<D> {
     replica: Replica,
     disk: D,
     apply_bytes: usize,
+    /// Somebody waits to see this log entry carried out, and perhaps others later ones.
+    awaited: Option<u64>,
+    /// Since when there is something that was carried out and is not visible.
+    hidden_since: Option<Time>,
 }
 
 /// How many bytes of committed entries are carried out in one turn, about: a long log to catch up with must not keep
 /// the node from answering pings.
 const APPLY_BYTES: usize = 1 << 20;
+/// What was carried out waits so long at most until it is visible, if nobody wants to see it: what comes meanwhile is written together.
+const HIDDEN_FOR: Duration = Duration::from_millis(100);
 
 impl<D: Disk> Node<D> {
     /// A node of a replica and the disk that it was recovered from.
     pub fn new(replica: Replica, disk: D) -> Node<D> {
-        Node { replica, disk, apply_bytes: APPLY_BYTES }
+        Node { replica, disk, apply_bytes: APPLY_BYTES, awaited: None, hidden_since: None }
     }
 
     /// With about so many bytes of committed entries carried out in one turn at most, instead of a megabyte.
@@ -109,9 +127,24 @@ impl<D: Disk> Node<D> {
         self.disk
     }
 
-    /// Whether committed entries wait to be carried out: the next turn should come at once.
+    /// Readers wait for this log entry: it becomes visible in the turn in which it is carried out, or in the next, which should come at once.
+    pub fn show(&mut self, index: u64) {
+        self.awaited = Some(self.awaited.map_or(index, |awaited| awaited.min(index)));
+    }
+
+    /// Whether the next turn should come at once: committed entries wait to be carried out, or readers to see them.
     pub fn is_behind(&self) -> bool {
-        self.disk.applied() < self.replica.committed()
+        self.disk.applied() < self.replica.committed() || self.must_show()
+    }
+
+    fn must_show(&self) -> bool {
+        self.awaited.is_some_and(|index| index <= self.disk.applied()) || self.disk.is_full()
+    }
+
+    /// When to turn again at the latest, if nothing happens before.
+    pub fn wake_at(&self) -> Time {
+        let show_at = self.hidden_since.map(|since| since.after(HIDDEN_FOR));
+        show_at.map_or(self.replica.wake_at(), |at| at.min(self.replica.wake_at()))
     }
 
     /// One turn. `now` was read after the last input happened; `clock` reads on.
@@ -149,7 +182,21 @@ impl<D: Disk> Node<D> {
         }
         effects.send_after.into_iter().for_each(|envelope| out.send(envelope));
         reach(Point::AfterPromises);
+        self.show_if_due(now)?;
         Ok(Turned { synced, proposed: effects.proposed })
+    }
+
+    /// Last in the turn: others wait for what it sends, and nobody but readers for this.
+    fn show_if_due(&mut self, now: Time) -> Result<(), D::Error> {
+        let long_hidden = self.hidden_since.is_some_and(|since| now.since(since) >= HIDDEN_FOR);
+        if long_hidden || self.must_show() {
+            self.disk.show()?;
+            // Whoever waits for a later one sees that something moved, and says so again.
+            self.awaited = self.awaited.filter(|index| *index > self.disk.visible());
+        }
+        let hidden = self.disk.visible() < self.disk.applied();
+        self.hidden_since = self.hidden_since.or(Some(now)).filter(|_| hidden);
+        Ok(())
     }
 
     /// Only committed entries are applied (rule 1).

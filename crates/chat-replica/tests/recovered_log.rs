@@ -1,7 +1,7 @@
 //! The node and the driver on logs that were there before: what is committed and not yet applied must be neither read past nor mixed
 //! up, and what is answered says what is so.
 
-use chat_core::{Applied, Command, DisplayName, PasswordHash, Read as _, RequestKey, Timestamp, Username};
+use chat_core::{Applied, Command, DisplayName, Lookup as _, PasswordHash, RequestKey, Timestamp, Username};
 use chat_replica::node::{Disk as _, Node, Outbox};
 use chat_replica::options::{Config as ServerConfig, Listen, Options};
 use chat_replica::protocol::*;
@@ -224,7 +224,7 @@ fn a_damaged_log_is_repaired_from_a_peer() {
     drop(disk);
     let node = hear(&directory, member(1), after(2));
     assert_eq!((node.replica().status().impaired_until, node.replica().log().last().index), (None, 5));
-    let accounts = chat_core::Read::counters(&node.disk().state()).expect("readable").accounts;
+    let accounts = chat_core::Lookup::counters(&node.disk().state()).expect("readable").accounts;
     assert_eq!((accounts, node.disk().applied()), (4, 5), "each was applied once");
     drop(node);
 

@@ -1,8 +1,8 @@
 //! A simulated disk: the log, the protocol's facts, and the chat state, as SQLite keeps them in production.
 //!
-//! A transaction is all or nothing. What a turn writes waits in `staged` until the world lets it land. What landed without a sync survives
-//! the process, but not the loss of power. The state is kept as readers see it, and once more as the writer does, who is ahead by
-//! the transaction under way.
+//! A transaction is all or nothing. What a turn writes waits in `open`, and then in `closed`, until the world lets it land. What landed
+//! without a sync survives the process, but not the loss of power. The state is kept as readers see it, and once more as the writer does,
+//! who is ahead by the transactions under way and by what is `hidden`: carried out, and to be written later.
 
 use super::journal::{Effect, Journal, Landing};
 use chat_core::{Applied, MemoryStore, Provenance};
@@ -15,6 +15,11 @@ use std::collections::VecDeque;
 const DEATHS: usize = 32;
 /// How many entries a restart after the loss of power carries out again at most, about.
 const REPLAY: u64 = 64;
+
+/// Every so many entries one is written at once, with all that is hidden: as those with other commands than sends and acknowledgements are.
+const AT_ONCE: u64 = 4;
+/// So many entries are hidden at most.
+const HIDDEN: usize = 6;
 
 /// What goes wrong next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,7 +85,15 @@ pub(crate) struct Disk {
     synced_applied: u64,
     /// Not later than what is synced: what the loss of power leaves is made again from here.
     base: State,
-    staged: Option<Staged>,
+    /// Carried out and not in any transaction yet.
+    hidden: Vec<Entry>,
+    /// The transaction of the turn, and those that are committed and have not landed yet.
+    open: Option<Staged>,
+    closed: VecDeque<Staged>,
+    /// The last entry that is carried out for readers once all transactions have landed.
+    shown: u64,
+    /// Whether the turn's transaction is to be synced.
+    sync: bool,
     committed: u64,
     pub fault: Cell<Option<DiskFault>>,
     read_failed: Cell<bool>,
@@ -116,24 +129,32 @@ impl node::Disk for Disk {
         self.ahead.applied
     }
 
+    fn visible(&self) -> u64 {
+        self.shown
+    }
+
+    fn is_full(&self) -> bool {
+        self.hidden.len() >= HIDDEN
+    }
+
     fn begin(&mut self, sync: bool) -> Result<(), &'static str> {
-        if self.staged.is_none() {
-            self.write()?;
-            self.staged = Some(Staged { sync, ..Staged::default() });
-        }
+        self.sync = sync;
         Ok(())
     }
 
     fn apply(&mut self, entry: &Entry) -> Result<Vec<Applied>, &'static str> {
         self.write()?;
         let results = self.ahead.apply(entry)?;
-        self.staged.as_mut().ok_or("applied outside a transaction")?.applied.push(entry.clone());
+        self.hidden.push(entry.clone());
+        if entry.index % AT_ONCE == 0 {
+            self.write_state();
+        }
         Ok(results)
     }
 
     fn persist(&mut self, what: &Persist) -> Result<(), &'static str> {
         self.write()?;
-        self.staged.as_mut().ok_or("written outside a transaction")?.persist.push(what.clone());
+        self.transaction().persist.push(what.clone());
         Ok(())
     }
 
@@ -145,17 +166,26 @@ impl node::Disk for Disk {
         if self.read_failed.take() {
             return self.fail("a read failed");
         }
-        let Some(staged) = &mut self.staged else {
+        let Some(open) = &self.open else {
             self.journal.push(Effect::Commit(Landing::Nothing));
             return Ok(());
         };
-        staged.committed = self.committed;
-        if staged.sync && self.fault.get() == Some(DiskFault::Sync) {
+        if open.sync && self.fault.get() == Some(DiskFault::Sync) {
             self.fault.set(None);
             return self.fail("a sync failed");
         }
-        let landing = if staged.sync { Landing::Synced } else { Landing::Written };
-        self.journal.push(Effect::Commit(landing));
+        self.close();
+        Ok(())
+    }
+
+    fn show(&mut self) -> Result<(), &'static str> {
+        if self.hidden.is_empty() {
+            return Ok(());
+        }
+        self.sync = false;
+        self.write()?;
+        self.write_state();
+        self.close();
         Ok(())
     }
 }
@@ -177,7 +207,11 @@ impl Disk {
             ahead: State::default(),
             synced_applied: 0,
             base: State::default(),
-            staged: None,
+            hidden: Vec::new(),
+            open: None,
+            closed: VecDeque::new(),
+            shown: 0,
+            sync: false,
             committed: 0,
             fault: Cell::new(None),
             read_failed: Cell::new(false),
@@ -185,12 +219,31 @@ impl Disk {
         }
     }
 
+    fn transaction(&mut self) -> &mut Staged {
+        let sync = self.sync;
+        self.open.get_or_insert_with(|| Staged { sync, ..Staged::default() })
+    }
+
+    /// All that was carried out goes with the transaction.
+    fn write_state(&mut self) {
+        let hidden = std::mem::take(&mut self.hidden);
+        self.transaction().applied.extend(hidden);
+        self.shown = self.ahead.applied;
+    }
+
+    fn close(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        let landing = if open.sync { Landing::Synced } else { Landing::Written };
+        self.closed.push_back(Staged { committed: self.committed, ..open });
+        self.journal.push(Effect::Commit(landing));
+    }
+
     fn write(&mut self) -> Result<(), &'static str> {
         match self.fault.get() {
             Some(DiskFault::Write(0)) => {
                 self.fault.set(None);
                 // All or nothing: what was written before goes with it. Only what failed to sync may yet be there.
-                self.staged = None;
+                self.open = None;
                 self.fail("the disk is full")
             }
             Some(DiskFault::Write(left)) => {
@@ -215,13 +268,16 @@ impl Disk {
         &self.journal
     }
 
-    /// The transaction is on the disk, whole. The error says what should never have been asked for.
+    /// The next transaction is on the disk, whole; perhaps one that failed. The error says what should never have been asked for.
     pub fn land(&mut self) -> Result<(), String> {
-        let Some(Staged { sync, persist, applied, committed }) = self.staged.take() else { return Ok(()) };
+        let next = self.closed.pop_front().or_else(|| self.open.take());
+        let Some(Staged { sync, persist, applied, committed }) = next else { return Ok(()) };
         for what in persist {
             self.write_down(what)?;
         }
-        self.bound = self.bound.max(committed).min(self.log.len() as u64);
+        if !applied.is_empty() {
+            self.bound = self.bound.max(committed).min(self.log.len() as u64);
+        }
         for entry in &applied {
             self.visible.apply(entry)?;
         }
@@ -268,9 +324,17 @@ impl Disk {
 
     /// The process is gone, and its transaction under way with it.
     pub fn roll_back(&mut self) {
-        self.staged = None;
+        self.open = None;
+        self.closed.clear();
         self.read_failed.set(false);
         self.fault.set(None);
+        self.rewind();
+    }
+
+    /// The writer has nothing but what readers see.
+    fn rewind(&mut self) {
+        self.hidden.clear();
+        self.shown = self.visible.applied;
         if self.ahead.applied != self.visible.applied {
             self.ahead = self.visible.clone();
         }
@@ -295,7 +359,7 @@ impl Disk {
         for entry in again.take(applied.saturating_sub(self.base.applied) as usize) {
             self.visible.apply(entry).expect("it was carried out before");
         }
-        self.ahead = self.visible.clone();
+        self.rewind();
     }
 
     /// A process starts: its incarnation and its predecessor's death are durable before it says anything.

@@ -4,7 +4,7 @@ use super::calls::{Called, Reply, Said, Wanted};
 use super::streams::Listener;
 use super::world::{Happening, World};
 use chat_core::{
-    AccountId, Command, DisplayName, MemoryStore, Message, PasswordHash, Read as _, Rejection, RequestKey,
+    AccountId, Command, DisplayName, Lookup as _, MemoryStore, Message, PasswordHash, Read as _, Rejection, RequestKey,
 };
 use chat_core::{Timestamp, TokenHash};
 use chat_replica::desk::{Desk, Request};
@@ -78,6 +78,15 @@ pub(crate) struct Read {
     pub look: Look,
     /// Clients had been told of everything up to here when it was asked for.
     pub floor: u64,
+    /// This replica had answered up to here when it was asked first: what the read must see.
+    pub answered: Option<u64>,
+}
+
+impl Read {
+    /// A read that nobody has been asked for yet.
+    pub fn new(connection: u64, look: Look, floor: u64) -> Read {
+        Read { connection, look, floor, answered: None }
+    }
 }
 
 /// What a look saw.
@@ -208,7 +217,7 @@ impl World {
             Wanted::Listen { token, after } => Look::Owner { token, after },
         };
         let floor = self.truth.acknowledged();
-        self.read(host, Read { connection, look, floor });
+        self.read(host, Read::new(connection, look, floor));
     }
 
     fn line_up(&mut self, host: usize, command: Command, row: Option<Row>, answer: Ask) {
@@ -276,7 +285,7 @@ impl World {
     fn read_here(&mut self, host: usize, connection: u64, look: Look, at_least: u64) {
         let Some(process) = self.process(host) else { return };
         let visible = process.service.gate.visible;
-        let read = Read { connection, look, floor: at_least };
+        let read = Read::new(connection, look, at_least);
         if visible < at_least {
             return self.decline(host, connection, called(&read.look), Declined::NotServing);
         }
@@ -284,17 +293,21 @@ impl World {
     }
 
     /// Rule 11: a read waits for leave.
-    pub(super) fn read(&mut self, host: usize, read: Read) {
+    pub(super) fn read(&mut self, host: usize, mut read: Read) {
         let now = self.now;
         let Some(process) = &mut self.hosts[host].process else { return };
         let (service, time) = (&mut process.service, process.clock.at(now));
-        match service.gate.permit(service.answered, time) {
+        let answered = *read.answered.get_or_insert(service.answered);
+        match service.gate.permit(answered, time) {
             Err(why) => self.decline(host, read.connection, called(&read.look), why),
             Ok(Some(permit)) => self.begin_look(host, read, Some(permit)),
             Ok(None) => {
                 let leased = service.gate.is_leased(time);
                 service.waiting.push(read);
-                if !leased {
+                if leased {
+                    process.node.show(answered);
+                    self.schedule_turn(host);
+                } else {
                     self.input(host, Input::Confirm);
                 }
             }

@@ -49,7 +49,7 @@ impl World {
         };
         let listener = Listener { account, epoch, subscription, position: None, reading: true, last_said: now };
         process.service.listeners.insert(connection, listener);
-        self.read(host, Read { connection, look: Look::Begin { token, account, after }, floor });
+        self.read(host, Read::new(connection, Look::Begin { token, account, after }, floor));
     }
 
     pub(super) fn begin_stream(&mut self, host: usize, connection: u64, position: u64, last: u64) {
@@ -107,7 +107,7 @@ impl World {
             Batch::Behind => {
                 listener.reading = true;
                 let look = Look::Mailbox { account: listener.account, after: position };
-                self.read(host, Read { connection, look, floor });
+                self.read(host, Read::new(connection, look, floor));
             }
             Batch::Idle => {}
             Batch::Ended(_) => {

@@ -108,6 +108,9 @@ impl World {
         let mut told = Vec::new();
         process.service.turned(&process.turned, &mut told);
         let gate_moved = process.service.publish(process.node.replica(), process.node.disk().state().applied);
+        if process.node.replica().serving().is_some() && process.service.gate.serving.is_none() {
+            process.node.show(process.node.replica().committed());
+        }
         let ending = process.ending;
         self.answer(host, told);
         match ending {
@@ -127,7 +130,7 @@ impl World {
         if process.turned.synced.is_some() || more || process.node.is_behind() {
             return self.schedule_turn(host);
         }
-        let (run, wake) = (process.run, process.clock.shows(process.replica().wake_at()).max(now + 10));
+        let (run, wake) = (process.run, process.clock.shows(process.node.wake_at()).max(now + 10));
         process.wake = wake;
         self.at(wake, Happening::Wake { host, run, at: wake });
     }

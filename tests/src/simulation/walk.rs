@@ -7,7 +7,7 @@ use super::weather::{Fault, Weather};
 use super::world::{LARGE, Settings, Snapshot, World, id};
 use super::{MS, SECOND};
 use chat_check::History;
-use chat_core::Read as _;
+use chat_core::{Lookup as _, Read as _};
 use chat_replica::protocol::{Input, Member};
 use std::panic::AssertUnwindSafe;
 

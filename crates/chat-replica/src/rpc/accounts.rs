@@ -5,7 +5,9 @@ use super::errors::Fault;
 use super::{auth, convert};
 use crate::clock;
 use chat_core::account::check_password;
-use chat_core::{AccountId, Command, DisplayName, Outcome, PasswordHash, Read as _, Rejection, Username, repeated};
+use chat_core::{
+    AccountId, Command, DisplayName, Lookup as _, Outcome, PasswordHash, Read as _, Rejection, Username, repeated,
+};
 use chat_proto::v1;
 use tonic::Request;
 use zeroize::Zeroizing;

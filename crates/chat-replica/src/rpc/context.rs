@@ -10,7 +10,7 @@ use crate::protocol::{ReplicaId, Status};
 use crate::storage::Readers;
 use crate::storage::state::SqliteState;
 use crate::subscribers::Subscribers;
-use chat_core::{AccountId, Command, Outcome, Read as _, Rejection, Session, Timestamp, TokenHash};
+use chat_core::{AccountId, Command, Lookup as _, Outcome, Rejection, Session, Timestamp, TokenHash};
 use chat_proto::v1;
 use std::sync::Arc;
 use std::time::Duration;

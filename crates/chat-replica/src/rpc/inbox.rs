@@ -11,7 +11,7 @@ use super::{auth, convert, listings};
 use crate::clock;
 use crate::handle::Declined;
 use crate::subscribers::{Batch, End, Subscription};
-use chat_core::{AccountId, Message, Read as _, Rejection, Timestamp};
+use chat_core::{AccountId, Lookup as _, Message, Rejection, Timestamp};
 use chat_proto::v1;
 use futures_util::{Stream, stream};
 use std::sync::Arc;
@@ -109,10 +109,11 @@ impl Inbox {
 
     /// By its leases, or by one round (rule 11).
     async fn still_leads(&self) -> Result<(), Fault> {
-        let permit = self.context.within(CONFIRMING, self.context.handle.read_permit()).await;
-        let permitted =
-            permit.unwrap_or(Err(Declined::NotServing)).is_ok_and(|permit| permit.epoch == self.term.epoch());
-        if permitted { Ok(()) } else { Err(self.context.declined(Declined::NotServing)) }
+        let epoch = self.context.within(CONFIRMING, self.context.handle.confirm()).await;
+        match epoch {
+            Some(Ok(epoch)) if epoch == self.term.epoch() => Ok(()),
+            _ => Err(self.context.declined(Declined::NotServing)),
+        }
     }
 
     /// What the database holds after the position: on the leader, so everything that was told so far is in it.

@@ -6,7 +6,7 @@ use super::{auth, convert};
 use crate::storage::state::SqliteState;
 use crate::subscribers::size;
 use chat_core::store::page_limit;
-use chat_core::{AccountId, Message, MessageId, Pattern, Read as _, Rejection, Username};
+use chat_core::{AccountId, Lookup as _, Message, MessageId, Pattern, Read as _, Rejection, Username};
 use chat_proto::v1;
 use tonic::Request;
 

@@ -4,7 +4,7 @@ use super::context::{RpcContext, found, valid_session};
 use super::errors::Fault;
 use super::{auth, convert};
 use crate::clock;
-use chat_core::{Command, Outcome, Read as _};
+use chat_core::{Command, Lookup as _, Outcome};
 use chat_proto::v1;
 use tonic::Request;
 

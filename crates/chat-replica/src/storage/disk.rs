@@ -5,6 +5,7 @@ use super::log_table;
 use super::mark::{Mark, MarkFile, Run};
 use super::migrations::{self, MigrationError};
 use super::state::{STATEMENTS, SqliteState};
+use super::write_back::WriteBack;
 use super::{damage, recovery, salvage, words};
 use crate::failpoint::{Point, reach};
 use crate::node::Disk;
@@ -80,9 +81,19 @@ pub struct SqliteDisk {
     end: Mark,
     identity: Identity,
     identity_changed: bool,
+    /// What the state's commands changed and is not in the database yet.
+    cache: WriteBack,
     applied: u64,
+    /// The last log entry that the database has carried out.
+    visible: u64,
     committed: u64,
     in_transaction: bool,
+    /// Whether the turn's transaction is to be synced.
+    sync: bool,
+    /// What SQLite was told last; it need not be told each time.
+    syncs: bool,
+    /// The transaction changes the state: all that waits goes with it.
+    through: bool,
     /// A read that failed: the turn ends with it.
     failed: RefCell<Option<rusqlite::Error>>,
     unmoved: Unmoved,
@@ -152,9 +163,14 @@ impl SqliteDisk {
             end,
             identity,
             identity_changed: false,
+            cache: WriteBack::new(),
             applied,
+            visible: applied,
             committed,
             in_transaction: false,
+            sync: true,
+            syncs: true,
+            through: false,
             failed: RefCell::new(None),
             unmoved,
         };
@@ -189,14 +205,39 @@ impl SqliteDisk {
         SqliteState::new(&self.connection)
     }
 
-    fn begin(&mut self, sync: bool) -> Result<(), DiskError> {
-        if !self.in_transaction {
-            // Only what is to be durable waits for a sync; applied state can be made again from the log.
-            let level = if sync { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
-            self.connection.execute_batch(level)?;
-            self.connection.execute_batch("BEGIN IMMEDIATE")?;
-            self.in_transaction = true;
+    /// Opens the turn's transaction, now that there is something to write.
+    fn open_transaction(&mut self) -> rusqlite::Result<()> {
+        if self.in_transaction {
+            return Ok(());
         }
+        if self.syncs != self.sync {
+            // Only what is to be durable waits for a sync; applied state can be made again from the log.
+            let level = if self.sync { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            self.connection.execute_batch(level)?;
+            self.syncs = self.sync;
+        }
+        self.run("BEGIN IMMEDIATE")?;
+        self.in_transaction = true;
+        Ok(())
+    }
+
+    fn close_transaction(&mut self) -> Result<(), DiskError> {
+        let committed = self.run("COMMIT");
+        committed.map_err(|error| reason(&self.unmoved).unwrap_or(error.into()))?;
+        self.in_transaction = false;
+        Ok(())
+    }
+
+    fn run(&self, sql: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
+    /// Writes all that was carried out, and how far that goes, within the open transaction.
+    fn write_state(&mut self) -> Result<(), DiskError> {
+        self.cache.write(&mut SqliteState::new(&self.connection))?;
+        log_table::set_progress(&self.connection, self.committed, self.applied)?;
+        self.through = false;
+        self.visible = self.applied;
         Ok(())
     }
 
@@ -301,8 +342,17 @@ impl Disk for SqliteDisk {
         self.applied
     }
 
+    fn visible(&self) -> u64 {
+        self.visible
+    }
+
+    fn is_full(&self) -> bool {
+        self.cache.is_full()
+    }
+
     fn begin(&mut self, sync: bool) -> Result<(), DiskError> {
-        SqliteDisk::begin(self, sync)
+        self.sync = sync;
+        Ok(())
     }
 
     fn apply(&mut self, entry: &Entry) -> Result<Vec<Applied>, DiskError> {
@@ -310,9 +360,14 @@ impl Disk for SqliteDisk {
         if let Body::Commands(batch) = &entry.body {
             let unreadable = |source| DiskError::Unreadable { index: entry.index, source };
             let commands = chat_core::codec::decode(batch).map_err(unreadable)?;
+            if !commands.iter().all(WriteBack::takes) {
+                self.open_transaction()?;
+                self.through = true;
+            }
             let replica = entry.epoch.replica.0;
             let provenance = Provenance { index: entry.index, round: entry.epoch.round, replica };
-            let mut state = SqliteState::new(&self.connection);
+            let mut state = self.cache.over(SqliteState::new(&self.connection));
+            results.reserve(commands.len());
             for command in &commands {
                 results.push(chat_core::apply(&mut state, provenance, command)?);
             }
@@ -322,6 +377,7 @@ impl Disk for SqliteDisk {
     }
 
     fn persist(&mut self, what: &Persist) -> Result<(), DiskError> {
+        self.open_transaction()?;
         self.note_end(what)?;
         log_table::persist(&self.connection, what)?;
         Ok(())
@@ -338,15 +394,25 @@ impl Disk for SqliteDisk {
         if !self.in_transaction {
             return Ok(());
         }
-        log_table::set_progress(&self.connection, self.committed, self.applied)?;
-        let committed = self.connection.execute_batch("COMMIT");
-        committed.map_err(|error| reason(&self.unmoved).unwrap_or(error.into()))?;
-        self.in_transaction = false;
+        if self.through {
+            self.write_state()?;
+        }
+        self.close_transaction()?;
         self.end.run = self.end.run.map(|run| Run { committed: self.committed, ..run });
         reach(Point::BeforeMark);
         self.mark_file.write(self.end).map_err(DiskError::File)?;
         if std::mem::take(&mut self.identity_changed) {
             self.directory.identify(&self.identity).map_err(DiskError::File)?;
+        }
+        Ok(())
+    }
+
+    fn show(&mut self) -> Result<(), DiskError> {
+        if self.visible < self.applied {
+            self.sync = false;
+            self.open_transaction()?;
+            self.write_state()?;
+            self.close_transaction()?;
         }
         Ok(())
     }
@@ -388,7 +454,7 @@ mod tests {
         };
         let unmoved = disk.unmoved.clone();
         hook(&mut disk.connection, &unmoved, full).expect("hooked");
-        SqliteDisk::begin(&mut disk, true).expect("begun");
+        disk.begin(true).expect("begun");
         disk.persist(&Persist::Promise(Epoch { round: 1, replica: ReplicaId(1) })).expect("persisted");
         let said = disk.commit().expect_err("the disk is full").to_string();
         assert!(said.contains("full"), "an operator is told what to do something about: {said}");
@@ -401,7 +467,7 @@ mod tests {
         let (mut disk, old, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
         let epoch = Epoch { round: 1, replica: ReplicaId(1) };
         let entry = Entry::chained(ChainHash::default(), 1, epoch, Body::Commands(Default::default()));
-        SqliteDisk::begin(&mut disk, true).expect("begun");
+        disk.begin(true).expect("begun");
         disk.persist(&Persist::Append(entry)).expect("persisted");
         disk.commit().expect("committed");
         drop(disk);
@@ -424,7 +490,7 @@ mod tests {
         let two = Entry::chained(one.hash, 2, later, Body::Commands(Default::default()));
         let wal = std::path::PathBuf::from(format!("{}-wal", directory.database().display()));
         let write = |disk: &mut SqliteDisk, what: &[Persist]| {
-            SqliteDisk::begin(disk, true).expect("begun");
+            disk.begin(true).expect("begun");
             what.iter().for_each(|what| disk.persist(what).expect("persisted"));
             disk.commit().expect("committed");
         };

@@ -8,11 +8,12 @@
 
 use chat_core::codec;
 use chat_core::{
-    Account, AccountId, BodyHash, Counters, DisplayName, Marks, Message, MessageId, MessageText, Party, PasswordHash,
-    Pattern, Read, RequestKey, RequestRecord, Row, Scope, Session, Store, Timestamp, TokenHash, Username,
+    Account, AccountId, BodyHash, Counters, DisplayName, Lookup, Marks, Message, MessageId, MessageText, Party,
+    PasswordHash, Pattern, Read, RequestKey, RequestRecord, Row, Scope, Session, Store, Timestamp, TokenHash, Username,
 };
 use rusqlite::types::Type;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Result};
+use std::sync::Arc;
 
 /// How many different statements there are here, rounded up: for
 /// [`Connection::set_prepared_statement_cache_capacity`].
@@ -114,6 +115,12 @@ impl<'c> SqliteState<'c> {
         Ok(applied.unwrap_or_default() as u64)
     }
 
+    /// The highest key of all requests; zeros if there is none.
+    pub(crate) fn newest_request(&self) -> Result<RequestKey> {
+        let newest = self.one("SELECT max(key) FROM requests", [], |row| row.get::<_, Option<[u8; 16]>>(0))?;
+        Ok(RequestKey(newest.flatten().unwrap_or_default()))
+    }
+
     fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>> {
         self.connection.prepare_cached(sql)
     }
@@ -150,7 +157,7 @@ impl<'c> SqliteState<'c> {
     }
 }
 
-impl Read for SqliteState<'_> {
+impl Lookup for SqliteState<'_> {
     type Error = rusqlite::Error;
 
     fn account(&self, id: AccountId) -> Result<Option<Account>> {
@@ -161,30 +168,6 @@ impl Read for SqliteState<'_> {
     fn account_by_name(&self, name: &Username) -> Result<Option<Account>> {
         let sql = "SELECT id, name, display_name, created_at, password IS NULL FROM accounts WHERE name = ?1";
         self.one(sql, [name.as_str()], account)
-    }
-
-    fn password(&self, id: AccountId) -> Result<Option<PasswordHash>> {
-        let sql = "SELECT password FROM accounts WHERE id = ?1 AND password IS NOT NULL";
-        self.one(sql, [int(id.0)], |row| checked(row, 0, |phc: &str| PasswordHash::new(phc)))
-    }
-
-    fn accounts(&self, pattern: &Pattern, after: Option<&Username>, limit: usize) -> Result<Vec<Account>> {
-        // Matched here and not by GLOB, whose brackets are not ours. One lower bound, so that the index seeks to it.
-        let mut statement = self.prepare(LISTING)?;
-        let mut rows = statement.query([pattern.prefix().max(after.map_or("", Username::as_str))])?;
-        let mut found = Vec::new();
-        while found.len() < limit
-            && let Some(row) = rows.next()?
-        {
-            let account = account(row)?;
-            if !account.name.as_str().starts_with(pattern.prefix()) {
-                break;
-            }
-            if pattern.matches(&account.name) && Some(&account.name) != after {
-                found.push(account);
-            }
-        }
-        Ok(found)
     }
 
     fn session(&self, token: &TokenHash) -> Result<Option<Session>> {
@@ -210,6 +193,39 @@ impl Read for SqliteState<'_> {
         Ok(self.one(sql, [int(account.0)], |row| marks(row, 0))?.unwrap_or_default())
     }
 
+    fn counters(&self) -> Result<Counters> {
+        let sql = "SELECT accounts, messages, sessions FROM counters";
+        self.prepare(sql)?.query_row([], |row| {
+            Ok(Counters { accounts: number(row, 0)?, messages: number(row, 1)?, sessions: number(row, 2)? })
+        })
+    }
+}
+
+impl Read for SqliteState<'_> {
+    fn password(&self, id: AccountId) -> Result<Option<PasswordHash>> {
+        let sql = "SELECT password FROM accounts WHERE id = ?1 AND password IS NOT NULL";
+        self.one(sql, [int(id.0)], |row| checked(row, 0, |phc: &str| PasswordHash::new(phc)))
+    }
+
+    fn accounts(&self, pattern: &Pattern, after: Option<&Username>, limit: usize) -> Result<Vec<Account>> {
+        // Matched here and not by GLOB, whose brackets are not ours. One lower bound, so that the index seeks to it.
+        let mut statement = self.prepare(LISTING)?;
+        let mut rows = statement.query([pattern.prefix().max(after.map_or("", Username::as_str))])?;
+        let mut found = Vec::new();
+        while found.len() < limit
+            && let Some(row) = rows.next()?
+        {
+            let account = account(row)?;
+            if !account.name.as_str().starts_with(pattern.prefix()) {
+                break;
+            }
+            if pattern.matches(&account.name) && Some(&account.name) != after {
+                found.push(account);
+            }
+        }
+        Ok(found)
+    }
+
     fn messages_after(&self, account: AccountId, seq: u64, limit: usize) -> Result<Vec<Message>> {
         self.all(MAILBOX, (int(account.0), int(seq), page(limit)), message)
     }
@@ -226,13 +242,6 @@ impl Read for SqliteState<'_> {
         let mut newest = self.all(CONVERSATION, params, message)?;
         newest.reverse();
         Ok(newest)
-    }
-
-    fn counters(&self) -> Result<Counters> {
-        let sql = "SELECT accounts, messages, sessions FROM counters";
-        self.prepare(sql)?.query_row([], |row| {
-            Ok(Counters { accounts: number(row, 0)?, messages: number(row, 1)?, sessions: number(row, 2)? })
-        })
     }
 
     fn for_each_row(&self, visit: &mut dyn FnMut(Row<'_>)) -> Result<()> {
@@ -303,8 +312,8 @@ impl Store for SqliteState<'_> {
         self.change(sql, (int(account.0), int(marks.read), int(marks.delivered), int(marks.last)))
     }
 
-    fn insert_message(&mut self, message: &Message) -> Result<()> {
-        let Message { id, seq, from, to, text, sent_at, sender_deleted: _ } = message;
+    fn insert_message(&mut self, message: &Arc<Message>) -> Result<()> {
+        let Message { id, seq, from, to, text, sent_at, sender_deleted: _ } = &**message;
         let sql = "INSERT INTO messages (id, recipient, seq, sender, sent_at, text) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         self.change(sql, (int(id.0), int(to.id.0), int(*seq), int(from.id.0), sent_at.0, text.as_str()))
     }

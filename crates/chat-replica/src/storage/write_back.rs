@@ -1,0 +1,248 @@
+//! A write-back cache over the state: step ⑦ without a page of the database for most commands.
+//!
+//! What sends and acknowledgements change is kept here, and goes into the database later, many commands in one transaction: hot rows once,
+//! new rows side by side. Nothing rests on it: the log has it all, and what a crash takes from here is carried out again from there. All
+//! other commands, which are rare, change the database at once.
+//!
+//! Rows that commands look up again and again are kept within a bound; those that wait to be written are bounded by whoever applies
+//! ([`WriteBack::is_full`]).
+
+use super::state::SqliteState;
+use chat_core::{
+    Account, AccountId, Command, Counters, Lookup, Marks, Message, PasswordHash, RequestKey, RequestRecord, Scope,
+    Session, Store, Timestamp, TokenHash, Username,
+};
+use lru::LruCache;
+use rusqlite::Result;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+/// Rows of each kind that are kept for looking up.
+const ROWS: NonZeroUsize = NonZeroUsize::new(16 * 1024).expect("not zero");
+/// Messages that wait to be written at most, about.
+const MESSAGES: usize = 2048;
+/// Bytes of their texts, about.
+const BYTES: usize = 4 << 20;
+
+/// What is kept between turns.
+#[derive(Debug)]
+pub(crate) struct WriteBack {
+    known: RefCell<Known>,
+    waiting: Waiting,
+}
+
+/// As the database has it, or will have it when what waits is written.
+#[derive(Debug)]
+struct Known {
+    counters: Option<Counters>,
+    accounts: LruCache<AccountId, Account>,
+    names: LruCache<Username, AccountId>,
+    sessions: LruCache<TokenHash, Session>,
+    marks: LruCache<AccountId, Marks>,
+    /// The highest key of a request in the database; keys begin with the time, so most new ones are above. `None`: not looked up yet.
+    newest: Option<RequestKey>,
+}
+
+/// Not in the database yet.
+#[derive(Debug, Default)]
+struct Waiting {
+    counters: bool,
+    marks: BTreeMap<AccountId, Marks>,
+    messages: Vec<Arc<Message>>,
+    requests: BTreeMap<(RequestKey, Scope), RequestRecord>,
+    bytes: usize,
+}
+
+impl WriteBack {
+    /// Nothing is known, and nothing waits.
+    pub fn new() -> WriteBack {
+        let known = Known {
+            counters: None,
+            accounts: LruCache::new(ROWS),
+            names: LruCache::new(ROWS),
+            sessions: LruCache::new(ROWS),
+            marks: LruCache::new(ROWS),
+            newest: None,
+        };
+        WriteBack { known: RefCell::new(known), waiting: Waiting::default() }
+    }
+
+    /// Whether carrying this out changes nothing in the database yet. Everything else needs a transaction, which must write what waits, too.
+    pub fn takes(command: &Command) -> bool {
+        matches!(command, Command::Send { .. } | Command::Acknowledge { .. })
+    }
+
+    /// Whether so much waits that it should be written.
+    pub fn is_full(&self) -> bool {
+        self.waiting.messages.len() >= MESSAGES || self.waiting.bytes >= BYTES || self.waiting.marks.len() >= MESSAGES
+    }
+
+    /// The state, changed through this cache.
+    pub fn over<'w>(&'w mut self, state: SqliteState<'w>) -> CachedState<'w> {
+        CachedState { state, cache: self }
+    }
+
+    /// Writes what waits, within the open transaction.
+    ///
+    /// # Errors
+    /// SQLite's own; the process must end, as some of it is written and forgotten here.
+    pub fn write(&mut self, state: &mut SqliteState<'_>) -> Result<()> {
+        let Waiting { counters, marks, messages, requests, .. } = std::mem::take(&mut self.waiting);
+        let known = self.known.get_mut();
+        if let Some(numbers) = known.counters.filter(|_| counters) {
+            state.set_counters(numbers)?;
+        }
+        for (account, marks) in marks {
+            state.set_marks(account, marks)?;
+            known.marks.put(account, marks);
+        }
+        for message in &messages {
+            state.insert_message(message)?;
+        }
+        if let Some(((last, _), _)) = requests.last_key_value() {
+            known.newest = known.newest.map(|newest| newest.max(*last));
+        }
+        for ((key, scope), record) in &requests {
+            state.insert_request(key, *scope, record)?;
+        }
+        Ok(())
+    }
+}
+
+/// The state as commands see and change it.
+#[derive(Debug)]
+pub(crate) struct CachedState<'w> {
+    state: SqliteState<'w>,
+    cache: &'w mut WriteBack,
+}
+
+impl CachedState<'_> {
+    fn known(&mut self) -> &mut Known {
+        self.cache.known.get_mut()
+    }
+}
+
+impl Lookup for CachedState<'_> {
+    type Error = rusqlite::Error;
+
+    fn account(&self, id: AccountId) -> Result<Option<Account>> {
+        let known = &mut *self.cache.known.borrow_mut();
+        if let Some(account) = known.accounts.get(&id) {
+            return Ok(Some(account.clone()));
+        }
+        let found = self.state.account(id)?;
+        Ok(found.inspect(|account| known.keep(account)))
+    }
+
+    fn account_by_name(&self, name: &Username) -> Result<Option<Account>> {
+        let known = &mut *self.cache.known.borrow_mut();
+        let id = known.names.get(name).copied();
+        if let Some(account) = id.and_then(|id| known.accounts.get(&id)) {
+            return Ok(Some(account.clone()));
+        }
+        let found = self.state.account_by_name(name)?;
+        Ok(found.inspect(|account| known.keep(account)))
+    }
+
+    fn session(&self, token: &TokenHash) -> Result<Option<Session>> {
+        let sessions = &mut self.cache.known.borrow_mut().sessions;
+        if let Some(session) = sessions.get(token) {
+            return Ok(Some(session.clone()));
+        }
+        let found = self.state.session(token)?;
+        Ok(found.inspect(|session| drop(sessions.put(*token, session.clone()))))
+    }
+
+    fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>> {
+        self.state.sessions_of(account)
+    }
+
+    fn expired_sessions(&self, at: Timestamp, limit: usize) -> Result<Vec<Session>> {
+        self.state.expired_sessions(at, limit)
+    }
+
+    fn request(&self, key: &RequestKey, scope: Scope) -> Result<Option<RequestRecord>> {
+        if let Some(record) = self.cache.waiting.requests.get(&(*key, scope)) {
+            return Ok(Some(record.clone()));
+        }
+        let known = &mut *self.cache.known.borrow_mut();
+        let newest = match known.newest {
+            Some(newest) => newest,
+            None => *known.newest.insert(self.state.newest_request()?),
+        };
+        if *key > newest { Ok(None) } else { self.state.request(key, scope) }
+    }
+
+    fn marks(&self, account: AccountId) -> Result<Marks> {
+        if let Some(marks) = self.cache.waiting.marks.get(&account) {
+            return Ok(*marks);
+        }
+        let known = &mut *self.cache.known.borrow_mut();
+        known.marks.try_get_or_insert(account, || self.state.marks(account)).copied()
+    }
+
+    fn counters(&self) -> Result<Counters> {
+        let known = &mut *self.cache.known.borrow_mut();
+        match known.counters {
+            Some(counters) => Ok(counters),
+            None => Ok(*known.counters.insert(self.state.counters()?)),
+        }
+    }
+}
+
+impl Known {
+    fn keep(&mut self, account: &Account) {
+        self.names.put(account.name.clone(), account.id);
+        self.accounts.put(account.id, account.clone());
+    }
+}
+
+impl Store for CachedState<'_> {
+    fn set_counters(&mut self, counters: Counters) -> Result<()> {
+        self.known().counters = Some(counters);
+        self.cache.waiting.counters = true;
+        Ok(())
+    }
+
+    fn insert_account(&mut self, account: &Account, password: &PasswordHash) -> Result<()> {
+        self.state.insert_account(account, password)
+    }
+
+    fn bury_account(&mut self, id: AccountId) -> Result<()> {
+        self.known().accounts.pop(&id);
+        self.state.bury_account(id)
+    }
+
+    fn insert_session(&mut self, session: &Session) -> Result<()> {
+        self.state.insert_session(session)
+    }
+
+    fn remove_session(&mut self, token: &TokenHash) -> Result<()> {
+        self.known().sessions.pop(token);
+        self.state.remove_session(token)
+    }
+
+    fn set_marks(&mut self, account: AccountId, marks: Marks) -> Result<()> {
+        self.cache.waiting.marks.insert(account, marks);
+        Ok(())
+    }
+
+    fn insert_message(&mut self, message: &Arc<Message>) -> Result<()> {
+        self.cache.waiting.bytes += message.text.as_str().len();
+        self.cache.waiting.messages.push(message.clone());
+        Ok(())
+    }
+
+    fn discard_after(&mut self, account: AccountId, seq: u64) -> Result<()> {
+        // Some of them may not be in the database yet.
+        self.cache.write(&mut self.state)?;
+        self.state.discard_after(account, seq)
+    }
+
+    fn insert_request(&mut self, key: &RequestKey, scope: Scope, record: &RequestRecord) -> Result<()> {
+        self.cache.waiting.requests.insert((*key, scope), record.clone());
+        Ok(())
+    }
+}
