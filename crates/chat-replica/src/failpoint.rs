@@ -29,7 +29,7 @@
 //! | `after-promises` | when that was handed to the transport |
 //! | `cutting-back` | when the mark was lowered, before the tail of the log is cut |
 //! | `checkpoint` | before the write-ahead log is moved into the database |
-//! | `after-checkpoint` | when that is done, before the commit that brought it about returns |
+//! | `after-checkpoint` | when all but its last pages are there |
 //! | `view-committed` | when a new view is known to be committed |
 //! | `serving` | when a new primary begins to serve |
 

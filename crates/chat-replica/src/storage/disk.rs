@@ -5,6 +5,7 @@ use super::log_table;
 use super::mark::{Mark, MarkFile, Run};
 use super::migrations::{self, MigrationError};
 use super::state::{STATEMENTS, SqliteState};
+use super::wal::{self, Checkpointer};
 use super::write_back::WriteBack;
 use super::{damage, recovery, salvage, words};
 use crate::failpoint::{Point, reach};
@@ -12,13 +13,11 @@ use crate::node::Disk;
 use crate::protocol::*;
 use chat_core::{Applied, Provenance};
 use rusqlite::config::DbConfig;
-use rusqlite::hooks::Wal;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, OpenFlags};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use thiserror::Error;
-use tokio::time::Instant;
 
 /// The disk failed, or holds what it should not. The process must end; nothing is retried (rule 15).
 #[derive(Debug, Error)]
@@ -64,10 +63,6 @@ impl DiskError {
     }
 }
 
-/// How far the write-ahead log grows before it is moved into the database: 16 MiB in pages.
-const CHECKPOINT_PAGES: i32 = 4096;
-/// And how far if somebody reads all the time: the log starts anew only when nobody looks at what is in it.
-const CROWDED_PAGES: i32 = 2 * CHECKPOINT_PAGES;
 /// Page cache of the writer, in KiB.
 const CACHE_KIB: i32 = 32 * 1024;
 
@@ -96,11 +91,8 @@ pub struct SqliteDisk {
     through: bool,
     /// A read that failed: the turn ends with it.
     failed: RefCell<Option<rusqlite::Error>>,
-    unmoved: Unmoved,
+    checkpointer: Checkpointer,
 }
-
-/// Why the write-ahead log could not be moved into the database. SQLite only says of the commit that it failed.
-type Unmoved = Arc<Mutex<Option<rusqlite::Error>>>;
 
 impl SqliteDisk {
     /// Opens the file, verifies it, and begins a new process run on it, durably. A damaged one is replaced by a new one with what is sound of
@@ -136,9 +128,7 @@ impl SqliteDisk {
         connection.set_prepared_statement_cache_capacity(STATEMENTS + 16);
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        let crowd = directory.clone();
-        let unmoved = Unmoved::default();
-        hook(&mut connection, &unmoved, move |log, pages| checkpoint(log, pages, &crowd))?;
+        let checkpointer = Checkpointer::start(&mut connection, directory.clone())?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         connection.pragma_update(None, "foreign_keys", false)?;
         migrations::migrate(&mut connection)?;
@@ -148,7 +138,9 @@ impl SqliteDisk {
         let mut mark_file = MarkFile::open(&directory.mark()).map_err(DiskError::File)?;
         let mark = mark_file.read().map_err(DiskError::File)?;
         let started = recovery::start(&mut connection, &directory, id, mark);
-        let (member, recovered, applied) = started.map_err(|error| reason(&unmoved).unwrap_or(error))?;
+        let (member, recovered, applied) =
+            started.map_err(|error| checkpointer.reason().map_or(error, DiskError::Database))?;
+        wal::preallocate(&directory.beside("-wal"));
         let Recovered { promised, impaired_until, .. } = recovered;
         let (disk, incarnation, committed) = (member.disk, member.incarnation, recovered.log.committed);
         let run = Some(Run { disk, incarnation, committed, impaired_until });
@@ -172,7 +164,7 @@ impl SqliteDisk {
             syncs: true,
             through: false,
             failed: RefCell::new(None),
-            unmoved,
+            checkpointer,
         };
         Ok((disk, member, recovered))
     }
@@ -223,7 +215,7 @@ impl SqliteDisk {
 
     fn close_transaction(&mut self) -> Result<(), DiskError> {
         let committed = self.run("COMMIT");
-        committed.map_err(|error| reason(&self.unmoved).unwrap_or(error.into()))?;
+        committed.map_err(|error| self.checkpointer.reason().unwrap_or(error))?;
         self.in_transaction = false;
         Ok(())
     }
@@ -272,44 +264,6 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connect
 /// The end of a process must not look different from its crash: what is in the log's file stays there.
 pub(crate) fn keep_log_on_close(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
-}
-
-/// Why the last commit failed, if that came after all was written.
-fn reason(unmoved: &Unmoved) -> Option<DiskError> {
-    unmoved.lock().unwrap_or_else(PoisonError::into_inner).take().map(DiskError::Database)
-}
-
-/// After each commit `check` looks at the write-ahead log; its error fails the commit, and is kept in `unmoved`.
-fn hook(
-    connection: &mut Connection,
-    unmoved: &Unmoved,
-    mut check: impl FnMut(&mut Wal, i32) -> rusqlite::Result<()> + Send + 'static,
-) -> rusqlite::Result<()> {
-    let unmoved = unmoved.clone();
-    connection.wal_hook(Some(move |log: &mut Wal, pages| {
-        check(log, pages).map_err(|error| {
-            unmoved.lock().unwrap_or_else(PoisonError::into_inner).replace(error);
-            rusqlite::Error::InvalidQuery
-        })
-    }))
-}
-
-/// Moves the write-ahead log into the database after a commit. SQLite's own automatic way would forget a sync that failed, and
-/// try again: the kernel then says that all is well, and the log ends at the frames that it dropped. Here it fails the commit (rule 15).
-fn checkpoint(log: &mut Wal, pages: i32, directory: &DataDirectory) -> rusqlite::Result<()> {
-    let crowded = (pages >= CROWDED_PAGES).then(Instant::now);
-    directory.crowded.send_if_modified(|was| std::mem::replace(was, crowded) != crowded);
-    if pages < CHECKPOINT_PAGES {
-        return Ok(());
-    }
-    reach(Point::Checkpoint);
-    let done = log.checkpoint();
-    reach(Point::AfterCheckpoint);
-    match done {
-        // Somebody else, with a shell perhaps, is at it.
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
-        done => done,
-    }
 }
 
 impl LogRead for SqliteDisk {
@@ -421,44 +375,6 @@ impl Disk for SqliteDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn filled(connection: &Connection) -> rusqlite::Result<()> {
-        let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000) \
-                    INSERT INTO big SELECT zeroblob(4000) FROM n";
-        connection.execute_batch(rows)
-    }
-
-    #[test]
-    fn the_log_goes_into_the_database_and_a_failure_of_that_fails_the_commit() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let directory = Arc::new(DataDirectory::take(&dir.path().join("1"), ReplicaId(1)).expect("free"));
-        let (mut disk, _, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
-        disk.connection.execute_batch("CREATE TABLE big (x)").expect("made");
-        let size = || std::fs::metadata(directory.database()).expect("there").len();
-        let before = size();
-        filled(&disk.connection).expect("written");
-        assert!(size() > before + 6000 * 4000, "{} bytes in the database", size());
-
-        let failing = |_: &mut Wal, _| Err(rusqlite::Error::InvalidQuery);
-        disk.connection.wal_hook(Some(failing)).expect("hooked");
-        filled(&disk.connection).expect_err("what the hook says is what the commit says");
-    }
-
-    #[test]
-    fn a_commit_that_fails_after_all_was_written_says_why() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let directory = Arc::new(DataDirectory::take(&dir.path().join("1"), ReplicaId(1)).expect("free"));
-        let (mut disk, _, _) = SqliteDisk::open(directory, ReplicaId(1)).expect("a new disk");
-        let full = |_: &mut Wal, _| {
-            Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None))
-        };
-        let unmoved = disk.unmoved.clone();
-        hook(&mut disk.connection, &unmoved, full).expect("hooked");
-        disk.begin(true).expect("begun");
-        disk.persist(&Persist::Promise(Epoch { round: 1, replica: ReplicaId(1) })).expect("persisted");
-        let said = disk.commit().expect_err("the disk is full").to_string();
-        assert!(said.contains("full"), "an operator is told what to do something about: {said}");
-    }
 
     #[test]
     fn the_mark_of_a_database_that_is_gone_says_nothing_of_a_new_one() {

@@ -11,6 +11,7 @@
 //! | `salvage` | a new database with what can be proven of a damaged one |
 //! | `scrub` | reads the whole database in the background, slowly |
 //! | `state` | the state that commands change |
+//! | `wal` | SQLite's write-ahead log: how long it gets, and how it goes into the database |
 //! | `write_back` | what they changed and is not written yet, and the rows that they look up again and again |
 //! | `readers` | connections that look at the state beside the writer |
 //! | `migrations` | numbered changes of the schema |
@@ -27,6 +28,7 @@ pub(crate) mod recovery;
 pub(crate) mod salvage;
 pub(crate) mod scrub;
 pub mod state;
+pub(crate) mod wal;
 mod words;
 mod write_back;
 
