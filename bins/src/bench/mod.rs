@@ -1,19 +1,37 @@
 //! `chat-bench`: figures that anybody can repeat, through the client library, on real replica processes.
 //!
 //! Every replica syncs to its disk before it acknowledges: nothing is relaxed for a measurement.
+//!
+//! | module | |
+//! | --- | --- |
+//! | `echo`, `sync` | yardsticks: what the machine can do without any of ours |
+//! | `send`, `failover`, `idle` | what is measured |
+//! | `stage` | the cluster that is measured |
+//! | `people` | who asks |
+//! | `load` | closed loops |
+//! | `report`, `figures` | what came out, and arithmetic |
 
+mod echo;
 mod failover;
 mod figures;
+mod idle;
+mod load;
 mod people;
+mod report;
 mod send;
+mod stage;
+mod sync;
 
 pub(crate) use figures::{Times, ms};
 
-use crate::processes::{Broken, Cluster, run_if_replica};
+use crate::processes::{Broken, run_if_replica};
 use crate::usage;
 use clap::{Args, Parser, Subcommand};
+use report::Report;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use serde_json::{Map, Value};
+use stage::Stage;
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// Measures a chat cluster: one that it starts itself (three replica processes on this machine), or any other.
 #[derive(Debug, Parser)]
@@ -36,53 +54,57 @@ struct Common {
     /// One JSON object per line
     #[arg(long, global = true)]
     json: bool,
+    /// Make each measurement so many times, and tell of each and of the median
+    #[arg(long, global = true, default_value_t = 1, value_parser = load::positive, value_name = "N")]
+    runs: usize,
 }
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// The yardstick of everything: bare gRPC calls per second, without a disk
+    Echo(echo::Flags),
+    /// The disk's yardstick: 4 KiB written and synced
+    Sync(sync::Flags),
     /// Acknowledged sends of 128 bytes per second, and how long they take
-    Send {
-        /// So many clients at the same time, a connection each, one send at a time each
-        #[arg(long, value_delimiter = ',', default_value = "1,16,64,256", value_name = "N,…")]
-        clients: Vec<usize>,
-        /// So many tasks share each client's session
-        #[arg(long, default_value_t = 1, value_name = "N")]
-        tasks: usize,
-        /// For so many seconds each
-        #[arg(long, default_value_t = 5, value_name = "S")]
-        secs: u64,
-    },
-    /// How long nobody is answered after the leader dies
-    Failover {
-        /// So many times
-        #[arg(long, default_value_t = 20, value_name = "N")]
-        kills: usize,
-        /// So many clients write meanwhile
-        #[arg(long, default_value_t = 16, value_name = "N")]
-        clients: usize,
-        /// SIGSTOP instead of kill -9: the leader falls silent
-        #[arg(long)]
-        silent: bool,
-    },
+    Send(send::Flags),
+    /// How long nobody is answered after the leader is gone
+    Failover(failover::Flags),
+    /// What three replicas cost while nobody asks for anything
+    Idle(idle::Flags),
+}
+
+impl What {
+    /// What is wrong with the command line, beyond what its words say.
+    fn check(&self) -> Result<(), String> {
+        match self {
+            What::Send(flags) => flags.check(),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Runs `chat-bench` with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    if let Some(code) = run_if_replica() {
+    raise_limits();
+    if let Some(code) = echo::run_if_server().or_else(run_if_replica) {
         return code;
     }
     let arguments: Arguments = match usage::parse("chat-bench", std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
+    if let Err(wrong) = arguments.what.check() {
+        eprintln!("chat-bench: {wrong} (see chat-bench --help)");
+        return ExitCode::from(usage::USAGE);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(run(arguments)),
+        Ok(runtime) => runtime.block_on(run(arguments.what, arguments.common, words())),
         Err(error) => Err(Broken(format!("no threads to run on: {error}"))),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::SUCCESS,
         Err(broken) => {
             eprintln!("chat-bench: {broken}");
             ExitCode::FAILURE
@@ -90,30 +112,68 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> Result<(), Broken> {
-    let temporary = tempfile::Builder::new().prefix("chat-bench-").tempdir();
-    let temporary = temporary.map_err(|error| Broken(format!("no temporary directory: {error}")))?;
-    let folder = arguments.common.data.as_deref().unwrap_or(temporary.path());
-    let mut own = None;
-    if arguments.common.servers.is_empty() {
-        let mut cluster = Cluster::new(folder, 3, &[], None)?;
-        cluster.up().await?;
-        own = Some(cluster);
+/// Hundreds of connections are more file handles than a process is given unasked.
+fn raise_limits() {
+    let limit = getrlimit(Resource::Nofile);
+    // What is not granted shows where a connection cannot be made.
+    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
+}
+
+/// One command line; returns what counts of what was measured. `args` says it again without what concerns all of them.
+async fn run(what: What, common: Common, args: String) -> Result<Vec<Map<String, Value>>, Broken> {
+    let report = Report::new(common.json, common.runs, args);
+    let mut stage = Stage::new(common.servers, common.data, report)?;
+    match what {
+        What::Echo(flags) => echo::run(&mut stage.report, &flags).await?,
+        What::Sync(flags) => {
+            let folder = stage.folder().to_path_buf();
+            sync::run(&mut stage.report, &folder, &flags).await?;
+        }
+        What::Send(flags) => send::run(&mut stage, &flags).await?,
+        What::Failover(flags) => failover::run(&mut stage, &flags).await?,
+        What::Idle(flags) => idle::run(&mut stage, &flags).await?,
     }
-    let servers = own.as_ref().map_or_else(|| arguments.common.servers.clone(), Cluster::servers);
-    match arguments.what {
-        What::Send { clients, tasks, secs } => {
-            if clients.contains(&0) || tasks == 0 || secs == 0 {
-                return Err(Broken("--clients, --tasks and --secs must be at least 1".into()));
+    Ok(stage.report.into_lines())
+}
+
+/// The words of this process's command line.
+fn words() -> String {
+    let all: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    own_words(&all)
+}
+
+/// Without those that concern every measurement: what remains can be run again elsewhere.
+fn own_words(all: &[String]) -> String {
+    let mut own: Vec<&str> = Vec::new();
+    let mut words = all.iter();
+    while let Some(word) = words.next() {
+        match word.split('=').next().unwrap_or_default() {
+            "--json" => {}
+            "--servers" | "--data" | "--runs" => {
+                if !word.contains('=') {
+                    words.next();
+                }
             }
-            let time = Duration::from_secs(secs);
-            send::run(&servers, own.as_mut(), &clients, tasks, time, arguments.common.json).await
+            _ => own.push(word),
         }
-        What::Failover { kills, clients, silent } => {
-            let Some(cluster) = own.as_mut() else {
-                return Err(Broken("failover kills only replicas that it started itself: leave --servers out".into()));
-            };
-            failover::run(cluster, kills.max(1), clients.max(1), silent, arguments.common.json).await
-        }
+    }
+    own.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_concerns_all_measurements_is_no_part_of_one() {
+        let all =
+            ["--json", "send", "--data", "/x", "--clients", "1,16", "--runs=3", "--servers", "a:1", "--secs", "2"];
+        assert_eq!(own_words(&all.map(str::to_owned)), "send --clients 1,16 --secs 2");
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
     }
 }

@@ -3,8 +3,10 @@
 use super::address;
 use super::broken::Broken;
 use super::replica::{Fault, Plan, Replica, Said};
+use super::resources;
 use chat_client::{Client, ReplicaStatus, Role};
 use chat_proto::v1::{TransferRequest, admin_service_client::AdminServiceClient};
+use rustix::process::Pid;
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -124,8 +126,18 @@ impl Cluster {
     }
 
     /// Processor time that the running replicas have used, together.
-    pub fn cpu_seconds(&mut self) -> f64 {
+    pub fn cpu_seconds(&self) -> f64 {
         self.replicas.iter().filter_map(Replica::cpu_seconds).sum()
+    }
+
+    /// Bytes that the running replicas have caused to be written to storage, together.
+    pub fn written_bytes(&self) -> f64 {
+        self.pids().filter_map(resources::written_bytes).sum::<u64>() as f64
+    }
+
+    /// The processes of the running replicas.
+    pub fn pids(&self) -> impl Iterator<Item = Pid> {
+        self.replicas.iter().filter_map(Replica::pid)
     }
 
     /// That no replica has ended by itself.
@@ -188,15 +200,20 @@ impl Cluster {
     pub async fn hand_to(&mut self, id: u32) -> Result<(), Broken> {
         while self.leader().await? != id {
             let leader = self.leader().await?;
-            let address = self.replica(leader)?.address();
-            let lost = |error: &dyn std::error::Error| Broken(format!("replica {leader} does not hand over: {error}"));
-            let admin = AdminServiceClient::connect(format!("http://{address}")).await;
-            let mut admin = admin.map_err(|error| lost(&error))?;
-            admin.transfer(TransferRequest { id }).await.map_err(|status| lost(&status))?;
-            let leads = |states: &[ReplicaStatus]| leader_of(states).is_some_and(|now| now != leader || now == id);
-            self.until(&format!("replica {leader} hands over to replica {id}"), leads).await?;
+            self.transfer(leader, id).await?;
         }
         self.whole().await
+    }
+
+    /// Tells `leader` to hand over to replica `id`, and waits until another one leads.
+    pub async fn transfer(&mut self, leader: u32, id: u32) -> Result<(), Broken> {
+        let address = self.replica(leader)?.address();
+        let lost = |error: &dyn std::error::Error| Broken(format!("replica {leader} does not hand over: {error}"));
+        let admin = AdminServiceClient::connect(format!("http://{address}")).await;
+        let mut admin = admin.map_err(|error| lost(&error))?;
+        admin.transfer(TransferRequest { id }).await.map_err(|status| lost(&status))?;
+        let leads = |states: &[ReplicaStatus]| leader_of(states).is_some_and(|now| now != leader || now == id);
+        self.until(&format!("replica {leader} hands over to replica {id}"), leads).await.map(drop)
     }
 }
 

@@ -1,6 +1,8 @@
 //! A replica as a child process: started, killed, stopped, paused, and never left behind.
 
 use super::broken::Broken;
+use super::resources;
+use crate::daemon::Beside;
 use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::VecDeque;
@@ -153,12 +155,7 @@ impl Replica {
     /// Processor time that its process has used, user and system; `None` if there is none, or /proc does not say.
     #[must_use]
     pub fn cpu_seconds(&self) -> Option<f64> {
-        let pid = self.running.as_ref()?.pid.as_raw_nonzero();
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name, in parentheses, may hold anything: fields are counted from its end. 14 and 15 are the times.
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-        let (user, system): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        Some((user + system) / rustix::param::clock_ticks_per_second() as f64)
+        resources::cpu_seconds(self.pid()?)
     }
 
     /// Starts the process, without waiting until it is ready.
@@ -200,7 +197,8 @@ impl Replica {
             .env_remove("FAILPOINTS")
             .env_remove("FAILPOINTS_AFTER")
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.env(PARENT, std::process::id().to_string());
+        let (name, value) = tie();
+        command.env(name, value);
         // In a process group of its own, so that Ctrl-C reaches the demonstration only, which then stops it in order.
         command.process_group(0).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -372,15 +370,24 @@ fn append(path: &Path) -> Option<File> {
     File::options().create(true).append(true).open(path).ok()
 }
 
-/// Runs this process as a replica: `chatd` with these arguments, which dies with whoever started it.
-pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let parent = std::env::var(PARENT).ok().and_then(|parent| parent.parse().ok()).and_then(Pid::from_raw);
-    if let Some(parent) = parent {
-        let tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-        // The parent may have died before that: then nobody would give the signal any more.
-        if tied.is_err() || rustix::process::getppid() != Some(parent) {
-            return ExitCode::FAILURE;
-        }
+/// Runs this process as a replica: `chatd` with these arguments, and something beside it, which dies with whoever started it.
+pub(crate) fn main(arguments: impl Iterator<Item = OsString>, beside: Beside) -> ExitCode {
+    if !tie_to_parent() {
+        return ExitCode::FAILURE;
     }
-    crate::daemon::main([OsString::from("chatd")].into_iter().chain(arguments))
+    crate::daemon::main_beside([OsString::from("chatd")].into_iter().chain(arguments), beside)
+}
+
+/// What a child process finds in its environment so that [`tie_to_parent`] knows whose it is.
+pub(crate) fn tie() -> (&'static str, String) {
+    (PARENT, std::process::id().to_string())
+}
+
+/// Makes this process die with the one that started it, if that wants it. False: it is gone already.
+pub(crate) fn tie_to_parent() -> bool {
+    let parent = std::env::var(PARENT).ok().and_then(|parent| parent.parse().ok()).and_then(Pid::from_raw);
+    let Some(parent) = parent else { return true };
+    let tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    // The parent may have died before that: then nobody would give the signal any more.
+    tied.is_ok() && rustix::process::getppid() == Some(parent)
 }
