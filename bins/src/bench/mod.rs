@@ -7,13 +7,14 @@
 //! | `echo`, `sync` | yardsticks: what the machine can do without any of ours |
 //! | `send`, `failover`, `idle` | what is measured |
 //! | `stage` | the cluster that is measured |
-//! | `people` | who asks |
+//! | `people`, `fill` | who asks; accounts and messages by the million |
 //! | `load` | closed loops |
 //! | `report`, `figures` | what came out, and arithmetic |
 
 mod echo;
 mod failover;
 mod figures;
+mod fill;
 mod idle;
 mod load;
 mod people;
@@ -24,7 +25,7 @@ mod sync;
 
 pub(crate) use figures::{Times, ms};
 
-use crate::processes::{Broken, run_if_replica};
+use crate::processes::{Broken, run_if_replica_beside};
 use crate::usage;
 use clap::{Args, Parser, Subcommand};
 use report::Report;
@@ -87,7 +88,7 @@ impl What {
 #[must_use]
 pub fn main() -> ExitCode {
     raise_limits();
-    if let Some(code) = echo::run_if_server().or_else(run_if_replica) {
+    if let Some(code) = echo::run_if_server().or_else(|| run_if_replica_beside(Box::new(fill::attend))) {
         return code;
     }
     let arguments: Arguments = match usage::parse("chat-bench", std::env::args_os()) {

@@ -35,6 +35,7 @@ pub(crate) struct Cluster {
     replicas: Vec<Replica>,
     /// For questions about status; it may be asked while nobody leads.
     admin: Client,
+    patience: Duration,
     /// Keeps others from running these replicas.
     _lock: File,
 }
@@ -68,7 +69,13 @@ impl Cluster {
         };
         let replicas: Vec<_> = (1..).zip(&places).map(replica).collect();
         let admin = Client::builder().servers(places.iter().map(|place| place.address.to_string())).connect_lazy()?;
-        Ok(Self { replicas, admin, _lock: lock })
+        Ok(Self { replicas, admin, patience: WAIT, _lock: lock })
+    }
+
+    /// How long anything may take before it counts as not happening: with large databases, longer than the 20 s that it is unless told.
+    pub fn wait_for(&mut self, patience: Duration) {
+        self.patience = patience;
+        self.replicas.iter_mut().for_each(|replica| replica.wait_for(patience));
     }
 
     /// All of them started on what data they have, and one view.
@@ -158,8 +165,9 @@ impl Cluster {
             if is_so(&states) {
                 return Ok(states);
             }
-            if begun.elapsed() > WAIT {
-                return Err(Broken(format!("after {WAIT:?} it is not so that {what}: {}", describe(&states))));
+            if begun.elapsed() > self.patience {
+                let waited = self.patience;
+                return Err(Broken(format!("after {waited:?} it is not so that {what}: {}", describe(&states))));
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -178,6 +186,16 @@ impl Cluster {
             told.len() == running.len() && told.into_iter().all(ready)
         };
         self.until(&format!("{} are one view", list(&running)), one_view).await.map(drop)
+    }
+
+    /// Waits until every replica that runs has applied all that there is.
+    pub async fn all_applied(&mut self) -> Result<(), Broken> {
+        let applied = |states: &[ReplicaStatus]| {
+            let mut told = states.iter().filter(|state| state.role != Role::Unreachable);
+            let last = states.iter().map(|state| state.last).max();
+            told.all(|state| Some(state.applied) == last)
+        };
+        self.until("all replicas have applied everything", applied).await.map(drop)
     }
 
     /// Waits until replica `id` is in the view of whoever leads.

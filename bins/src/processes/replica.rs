@@ -85,6 +85,7 @@ pub struct Replica {
     /// What its next starts find in their environment.
     environment: Vec<(String, OsString)>,
     running: Option<Running>,
+    patience: Duration,
 }
 
 /// How a process ended, by itself.
@@ -108,12 +109,18 @@ impl Replica {
     /// Not running yet.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
-        Self { plan, environment: Vec::new(), running: None }
+        Self { plan, environment: Vec::new(), running: None, patience: WAIT }
     }
 
     /// What its next starts find in their environment, beside what this process has: in place of what was said here before.
     pub fn surround(&mut self, environment: Vec<(String, OsString)>) {
         self.environment = environment;
+    }
+
+    /// How long a start or an end may take before it counts as not happening: with a large database, longer than the 20 s that it is
+    /// unless told.
+    pub fn wait_for(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Its number.
@@ -213,14 +220,14 @@ impl Replica {
         let id = self.plan.id;
         let Some(running) = &mut self.running else { return Err(Broken(format!("replica {id} was not started"))) };
         let mut ready = running.ready.clone();
-        match timeout(WAIT, ready.wait_for(|ready| *ready)).await.map(|said| said.map(drop)) {
+        match timeout(self.patience, ready.wait_for(|ready| *ready)).await.map(|said| said.map(drop)) {
             Ok(Ok(_)) => Ok(()),
             // Its standard error is closed: it ends.
             Ok(Err(_)) => {
                 let status = running.child.wait().await.ok();
                 Err(self.ended_by_itself(status))
             }
-            Err(_) => Err(Broken(format!("replica {id} was not ready after {WAIT:?}; {}", running.words()))),
+            Err(_) => Err(Broken(format!("replica {id} was not ready after {:?}; {}", self.patience, running.words()))),
         }
     }
 
@@ -248,8 +255,9 @@ impl Replica {
     pub async fn gone(&mut self, fault: Fault) -> Result<(), Broken> {
         let id = self.plan.id;
         let Some(running) = &mut self.running else { return Err(Broken(format!("replica {id} does not run"))) };
-        let Ok(ended) = timeout(WAIT, running.child.wait()).await else {
-            return Err(Broken(format!("replica {id} was still there {WAIT:?} after {}", fault.name())));
+        let Ok(ended) = timeout(self.patience, running.child.wait()).await else {
+            let waited = self.patience;
+            return Err(Broken(format!("replica {id} was still there {waited:?} after {}", fault.name())));
         };
         let status = ended.ok();
         let as_told = status.is_some_and(|status| match fault {
