@@ -3,7 +3,7 @@
 use super::figures::{Times, ms};
 use super::load::{everybody, positive};
 use super::people::{Person, people};
-use super::report::Line;
+use super::report::{Line, Report};
 use super::send::text;
 use super::stage::Stage;
 use crate::processes::replica::Fault;
@@ -44,16 +44,15 @@ enum End {
     Transfer,
 }
 
-pub(super) async fn run(stage: &mut Stage, flags: &Flags) -> Result<(), Broken> {
+pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -> Result<(), Broken> {
     let end = match (flags.silent, flags.transfer) {
         (true, _) => End::Silent,
         (_, true) => End::Transfer,
         _ => End::Killed,
     };
     stage.only_own("leaders are taken down").await?;
-    let people = people(stage, flags.clients).await?;
-    let (report, own) = stage.parts();
-    let Some(cluster) = own else { return Ok(()) };
+    let people = people(stage, flags.clients, flags.clients).await?;
+    let cluster = stage.only_own("leaders are taken down").await?;
     report.measure(async || measure(cluster, &people, flags.kills, end).await).await.map(drop)
 }
 
@@ -66,7 +65,7 @@ async fn measure(cluster: &mut Cluster, people: &[Person], times: usize, end: En
         writers.spawn(async move {
             let text = text();
             while !stop.load(Ordering::Relaxed) {
-                person.session.send(&person.friends[0], &text).await?;
+                person.session.send(&person.friend(), &text).await?;
                 sent.fetch_add(1, Ordering::Relaxed);
                 let _ = acknowledged.send(Instant::now());
             }

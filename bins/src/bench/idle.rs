@@ -1,7 +1,7 @@
 //! What three replicas cost while nobody asks for anything.
 
 use super::load::positive;
-use super::report::Line;
+use super::report::{Line, Report};
 use super::stage::Stage;
 use crate::processes::{Broken, Cluster, resources};
 use clap::Args;
@@ -17,10 +17,8 @@ pub(super) struct Flags {
     secs: usize,
 }
 
-pub(super) async fn run(stage: &mut Stage, flags: &Flags) -> Result<(), Broken> {
-    stage.only_own("idle replicas are measured").await?;
-    let (report, own) = stage.parts();
-    let Some(cluster) = own else { return Ok(()) };
+pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -> Result<(), Broken> {
+    let cluster = stage.only_own("idle replicas are measured").await?;
     tokio::time::sleep(SETTLING).await;
     let once = async || {
         let (began, before) = (Instant::now(), Used::by(cluster));

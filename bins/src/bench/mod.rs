@@ -5,18 +5,20 @@
 //! | module | |
 //! | --- | --- |
 //! | `echo`, `sync` | yardsticks: what the machine can do without any of ours |
-//! | `send`, `failover`, `idle` | what is measured |
+//! | `send`, `deliver`, `failover`, `idle` | what is measured |
 //! | `stage` | the cluster that is measured |
 //! | `people`, `fill` | who asks; accounts and messages by the million |
-//! | `load` | closed loops |
+//! | `load`, `pace` | closed loops; an open one |
 //! | `report`, `figures` | what came out, and arithmetic |
 
+mod deliver;
 mod echo;
 mod failover;
 mod figures;
 mod fill;
 mod idle;
 mod load;
+mod pace;
 mod people;
 mod report;
 mod send;
@@ -68,6 +70,8 @@ enum What {
     Sync(sync::Flags),
     /// Acknowledged sends of 128 bytes per second, and how long they take
     Send(send::Flags),
+    /// How long a message takes to the recipient's live stream
+    Deliver(deliver::Flags),
     /// How long nobody is answered after the leader is gone
     Failover(failover::Flags),
     /// What three replicas cost while nobody asks for anything
@@ -122,19 +126,20 @@ fn raise_limits() {
 
 /// One command line; returns what counts of what was measured. `args` says it again without what concerns all of them.
 async fn run(what: What, common: Common, args: String) -> Result<Vec<Map<String, Value>>, Broken> {
-    let report = Report::new(common.json, common.runs, args);
-    let mut stage = Stage::new(common.servers, common.data, report)?;
+    let mut report = Report::new(common.json, common.runs, args);
+    let mut stage = Stage::new(common.servers, common.data)?;
     match what {
-        What::Echo(flags) => echo::run(&mut stage.report, &flags).await?,
+        What::Echo(flags) => echo::run(&mut report, &flags).await?,
         What::Sync(flags) => {
             let folder = stage.folder().to_path_buf();
-            sync::run(&mut stage.report, &folder, &flags).await?;
+            sync::run(&mut report, &folder, &flags).await?;
         }
-        What::Send(flags) => send::run(&mut stage, &flags).await?,
-        What::Failover(flags) => failover::run(&mut stage, &flags).await?,
-        What::Idle(flags) => idle::run(&mut stage, &flags).await?,
+        What::Send(flags) => send::run(&mut stage, &mut report, &flags).await?,
+        What::Deliver(flags) => deliver::run(&mut stage, &mut report, &flags).await?,
+        What::Failover(flags) => failover::run(&mut stage, &mut report, &flags).await?,
+        What::Idle(flags) => idle::run(&mut stage, &mut report, &flags).await?,
     }
-    Ok(stage.report.into_lines())
+    Ok(report.into_lines())
 }
 
 /// The words of this process's command line.

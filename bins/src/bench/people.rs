@@ -4,6 +4,7 @@ use super::fill::Crowd;
 use super::stage::Stage;
 use crate::processes::Broken;
 use chat_client::{Client, Session};
+use rand::RngExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -13,32 +14,73 @@ const AT_A_TIME: usize = 4;
 /// Longer than a failover, or a queue behind hundreds of others.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Somebody who sends, and the names of those to whom they send, in turn.
+/// Somebody who is logged in.
 #[derive(Clone, Debug)]
 pub(super) struct Person {
+    pub name: String,
     pub session: Session,
-    pub friends: Arc<[String]>,
+    pub friends: Friends,
 }
 
-/// `n` people with names that no earlier measurement used, each of whom sends to the next.
-pub(super) async fn people(stage: &mut Stage, n: usize) -> Result<Vec<Person>, Broken> {
-    let servers = stage.servers();
-    let Some(crowd) = stage.crowd(n as u64).await? else { return register(&servers, n).await };
-    let mut people = Vec::new();
-    for (number, next) in (0..n as u64).map(|number| (number, (number + 1) % n as u64)) {
-        let session = client(&servers).await?.restore(&crowd.token(number))?;
-        people.push(Person { session, friends: [crowd.name(next)].into() });
+/// To whom somebody sends.
+#[derive(Clone, Debug)]
+pub(super) enum Friends {
+    /// Always to the same one.
+    One(String),
+    /// To anybody, at random.
+    Anyone(Arc<Crowd>),
+}
+
+impl Person {
+    /// The name of whom to send to next.
+    pub fn friend(&self) -> String {
+        match &self.friends {
+            Friends::One(name) => name.clone(),
+            Friends::Anyone(crowd) => crowd.name(rand::rng().random_range(0..crowd.accounts.max(1))),
+        }
     }
-    Ok(people)
 }
 
-/// A client with connections of its own.
-pub(super) async fn client(servers: &[String]) -> Result<Client, Broken> {
-    Ok(Client::builder().servers(servers).timeout(TIMEOUT).connect().await?)
+/// `n` people with names that no earlier measurement used, each of whom sends to the next. They share so many clients.
+pub(super) async fn people(stage: &mut Stage, n: usize, clients: usize) -> Result<Vec<Person>, Broken> {
+    let clients = self::clients(&stage.servers(), clients.min(n)).await?;
+    match stage.crowd(n as u64).await? {
+        Some(crowd) => (0..n as u64)
+            .map(|number| {
+                let friends = Friends::One(crowd.name((number + 1) % n as u64));
+                member(&clients, &crowd, number, friends)
+            })
+            .collect(),
+        None => register(&clients, n).await,
+    }
+}
+
+/// `n` of a crowd, far from each other, who send to anybody. They have a client each.
+pub(super) async fn some_of(stage: &Stage, crowd: &Crowd, n: usize) -> Result<Vec<Person>, Broken> {
+    let clients = clients(&stage.servers(), n).await?;
+    let all = Arc::new(crowd.clone());
+    let step = (crowd.accounts / n as u64).max(1);
+    (0..n as u64)
+        .map(|number| member(&clients, crowd, number * step % crowd.accounts.max(1), Friends::Anyone(all.clone())))
+        .collect()
+}
+
+fn member(clients: &[Client], crowd: &Crowd, number: u64, friends: Friends) -> Result<Person, Broken> {
+    let session = clients[number as usize % clients.len()].restore(&crowd.token(number))?;
+    Ok(Person { name: crowd.name(number), session, friends })
+}
+
+/// Clients with connections of their own, at least one.
+pub(super) async fn clients(servers: &[String], n: usize) -> Result<Vec<Client>, Broken> {
+    let mut clients = Vec::new();
+    for _ in 0..n.max(1) {
+        clients.push(Client::builder().servers(servers).timeout(TIMEOUT).connect().await?);
+    }
+    Ok(clients)
 }
 
 /// The long way, which is open to everybody: each is registered and logs in.
-async fn register(servers: &[String], n: usize) -> Result<Vec<Person>, Broken> {
+async fn register(clients: &[Client], n: usize) -> Result<Vec<Person>, Broken> {
     let crowd = Crowd::new(n as u64);
     let mut found: Vec<Option<Person>> = (0..n).map(|_| None).collect();
     let mut joining = JoinSet::new();
@@ -46,8 +88,8 @@ async fn register(servers: &[String], n: usize) -> Result<Vec<Person>, Broken> {
     while next < n || !joining.is_empty() {
         if next < n && joining.len() < AT_A_TIME {
             let names = [next, (next + 1) % n].map(|number| crowd.name(number as u64));
-            let (servers, at) = (servers.to_vec(), next);
-            joining.spawn(async move { Ok::<_, Broken>((at, join(&servers, names).await?)) });
+            let (client, at) = (clients[next % clients.len()].clone(), next);
+            joining.spawn(async move { Ok::<_, Broken>((at, join(&client, names).await?)) });
             next += 1;
         } else if let Some(joined) = joining.join_next().await {
             let (at, person) = joined.map_err(|error| Broken(error.to_string()))??;
@@ -57,9 +99,8 @@ async fn register(servers: &[String], n: usize) -> Result<Vec<Person>, Broken> {
     Ok(found.into_iter().flatten().collect())
 }
 
-async fn join(servers: &[String], [name, friend]: [String; 2]) -> Result<Person, Broken> {
-    let client = client(servers).await?;
+async fn join(client: &Client, [name, friend]: [String; 2]) -> Result<Person, Broken> {
     client.register(&name, "a password for benchmarks").await?;
     let session = client.log_in(&name, "a password for benchmarks").await?;
-    Ok(Person { session, friends: [friend].into() })
+    Ok(Person { name, session, friends: Friends::One(friend) })
 }

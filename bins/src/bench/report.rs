@@ -41,6 +41,12 @@ impl Line {
         self
     }
 
+    #[must_use]
+    pub fn noted(mut self, note: String) -> Line {
+        self.note = Some(note);
+        self
+    }
+
     /// One of the figures that only this measurement has.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.more.iter().find(|(other, _)| *other == name).map(|(_, value)| *value)
@@ -141,6 +147,13 @@ impl Report {
         }
         self.counted.push(line.json(&self.counts_as(), &self.args));
         Ok(line)
+    }
+
+    /// Tells of what follows from measurements and was not measured itself.
+    pub fn follows(&mut self, line: &Line) {
+        let run = self.counts_as();
+        self.tell(line, &run);
+        self.counted.push(line.json(&run, &self.args));
     }
 
     /// What counts of all that was told: medians where there are several runs.

@@ -2,7 +2,7 @@
 
 use super::load::{Loaded, closed_loop, positive};
 use super::people::{Person, people};
-use super::report::Line;
+use super::report::{Line, Report};
 use super::stage::Stage;
 use crate::processes::{Broken, Cluster};
 use clap::Args;
@@ -38,13 +38,13 @@ impl Flags {
     }
 }
 
-pub(super) async fn run(stage: &mut Stage, flags: &Flags) -> Result<(), Broken> {
+pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -> Result<(), Broken> {
     stage.up().await?;
     let most = flags.clients.iter().map(|clients| flags.handles.unwrap_or(*clients)).max().unwrap_or(1);
-    let everybody = people(stage, most).await?;
+    let everybody = people(stage, most, most).await?;
     for clients in &flags.clients {
         let (handles, tasks) = tasks_each(*clients, flags.handles).map_err(Broken)?;
-        measure(stage, "send", &everybody[..handles], tasks, Duration::from_secs(flags.secs as u64)).await?;
+        measure(stage, report, "send", &everybody[..handles], tasks, flags.secs).await?;
     }
     Ok(())
 }
@@ -60,24 +60,27 @@ fn tasks_each(clients: usize, handles: Option<usize>) -> Result<(usize, usize), 
 
 /// The load of `tasks` callers on the session of each of these people, after a moment that does not count. Returns the median line.
 pub(super) async fn measure(
-    stage: &mut Stage,
+    stage: &Stage,
+    report: &mut Report,
     name: &'static str,
     people: &[Person],
     tasks: usize,
-    time: Duration,
+    secs: usize,
 ) -> Result<Line, Broken> {
     load(people, tasks, WARM_UP).await?;
-    let (report, own) = stage.parts();
+    let own = stage.own();
     let once = async || {
-        let before = own.as_deref().map(Used::by);
-        let loaded = load(people, tasks, time).await?;
-        let used = own.as_deref().zip(before).map(|(cluster, before)| Used::by(cluster).since(before));
+        let before = own.map(Used::by);
+        let loaded = load(people, tasks, Duration::from_secs(secs as u64)).await?;
+        let used = own.zip(before).map(|(cluster, before)| Used::by(cluster).since(before));
         let mut line = Line::new(name, people.len() * tasks).timed(&loaded.times).with("handles", people.len() as f64);
         line.per_second = Some(loaded.per_second());
         if let Some(used) = used {
             let acknowledged = loaded.times.count().max(1) as f64;
             line.cpu_per_1000 = Some(used.cpu_seconds / acknowledged * 1000.0);
             line = line.with("disk_bytes_per_message", used.written / acknowledged / used.replicas);
+            line =
+                line.with("resident_mib", own.map_or(0.0, |cluster| cluster.resident_kib() / 1024.0 / used.replicas));
         }
         Ok(line)
     };
@@ -88,11 +91,9 @@ async fn load(people: &[Person], tasks: usize, time: Duration) -> Result<Loaded,
     let text = text();
     let callers = people.iter().flat_map(|person| std::iter::repeat_n(person, tasks)).map(|person| {
         let (person, text) = (person.clone(), text.clone());
-        let mut turn = 0;
         move || {
             let (session, text) = (person.session.clone(), text.clone());
-            let friend = person.friends[turn % person.friends.len()].clone();
-            turn += 1;
+            let friend = person.friend();
             async move { Ok(session.send(&friend, &text).await.map(drop)?) }
         }
     });

@@ -1,7 +1,6 @@
-//! What is measured: a cluster of one's own, or any other; and where results go.
+//! What is measured: a cluster of one's own, or any other.
 
 use super::fill::{self, Crowd, Order};
-use super::report::Report;
 use crate::processes::replica::Fault;
 use crate::processes::{Broken, Cluster};
 use std::ffi::OsString;
@@ -24,15 +23,14 @@ pub(super) struct Stage {
     /// For everything that nobody is to find later.
     temporary: TempDir,
     own: Option<Cluster>,
-    pub report: Report,
 }
 
 impl Stage {
     /// With `servers`, that cluster is measured; without, one of its own, in `data` or a temporary directory.
-    pub fn new(servers: Vec<String>, data: Option<PathBuf>, report: Report) -> Result<Stage, Broken> {
+    pub fn new(servers: Vec<String>, data: Option<PathBuf>) -> Result<Stage, Broken> {
         let temporary = tempfile::Builder::new().prefix("chat-bench-").tempdir();
         let temporary = temporary.map_err(|error| Broken(format!("no temporary directory: {error}")))?;
-        Ok(Stage { servers, data, temporary, own: None, report })
+        Ok(Stage { servers, data, temporary, own: None })
     }
 
     /// Where data is kept.
@@ -114,9 +112,9 @@ impl Stage {
         self.own.as_ref().map_or_else(|| self.servers.clone(), Cluster::servers)
     }
 
-    /// Where results go, and its own replicas, if they are what is measured.
-    pub fn parts(&mut self) -> (&mut Report, Option<&mut Cluster>) {
-        (&mut self.report, self.own.as_mut())
+    /// Its own replicas, if they are what is measured and run.
+    pub fn own(&self) -> Option<&Cluster> {
+        self.own.as_ref()
     }
 
     /// Its own replicas, for what is only done to those; `what` says what that is.

@@ -142,6 +142,11 @@ impl Cluster {
         self.pids().filter_map(resources::written_bytes).sum::<u64>() as f64
     }
 
+    /// Memory that the running replicas have resident, together, in KiB.
+    pub fn resident_kib(&self) -> f64 {
+        self.pids().filter_map(resources::resident_kib).sum::<u64>() as f64
+    }
+
     /// The processes of the running replicas.
     pub fn pids(&self) -> impl Iterator<Item = Pid> {
         self.replicas.iter().filter_map(Replica::pid)
