@@ -2,7 +2,7 @@
 
 use super::figures::Times;
 use super::load::{closed_loop, positive};
-use super::pace::paced;
+use super::pace::{REACHED, paced};
 use super::people::{Person, people};
 use super::report::{Line, Report};
 use super::send::{PAYLOAD, WARM_UP};
@@ -19,8 +19,6 @@ use tokio::task::JoinSet;
 const RECEIVING_CLIENTS: usize = 8;
 /// Longer than anything that was sent should take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Of the rate that was asked for, this part must have been reached.
-const REACHED: f64 = 0.99;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {

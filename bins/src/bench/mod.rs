@@ -5,7 +5,7 @@
 //! | module | |
 //! | --- | --- |
 //! | `echo`, `sync` | yardsticks: what the machine can do without any of ours |
-//! | `send`, `deliver`, `failover`, `idle` | what is measured |
+//! | `send`, `deliver`, `failover`, `idle`, `streams`, `grow`, `read`, `start` | what is measured |
 //! | `stage` | the cluster that is measured |
 //! | `people`, `fill` | who asks; accounts and messages by the million |
 //! | `load`, `pace` | closed loops; an open one |
@@ -16,13 +16,17 @@ mod echo;
 mod failover;
 mod figures;
 mod fill;
+mod grow;
 mod idle;
 mod load;
 mod pace;
 mod people;
+mod read;
 mod report;
 mod send;
 mod stage;
+mod start;
+mod streams;
 mod sync;
 
 pub(crate) use figures::{Times, ms};
@@ -76,6 +80,14 @@ enum What {
     Failover(failover::Flags),
     /// What three replicas cost while nobody asks for anything
     Idle(idle::Flags),
+    /// What live streams take of the leader's memory, and how long until all are live again when it dies
+    Streams(streams::Flags),
+    /// Whether a send costs more where there are many accounts and messages already
+    Grow(grow::Flags),
+    /// Pages of a long conversation, and of a listing
+    Read(read::Flags),
+    /// How long a replica takes to start on much data, and to rejoin
+    Start(start::Flags),
 }
 
 impl What {
@@ -83,6 +95,9 @@ impl What {
     fn check(&self) -> Result<(), String> {
         match self {
             What::Send(flags) => flags.check(),
+            What::Streams(flags) => flags.check(),
+            What::Grow(flags) => flags.check(),
+            What::Read(flags) => flags.check(),
             _ => Ok(()),
         }
     }
@@ -138,6 +153,10 @@ async fn run(what: What, common: Common, args: String) -> Result<Vec<Map<String,
         What::Deliver(flags) => deliver::run(&mut stage, &mut report, &flags).await?,
         What::Failover(flags) => failover::run(&mut stage, &mut report, &flags).await?,
         What::Idle(flags) => idle::run(&mut stage, &mut report, &flags).await?,
+        What::Streams(flags) => streams::run(&mut stage, &mut report, &flags).await?,
+        What::Grow(flags) => grow::run(&mut stage, &mut report, &flags).await?,
+        What::Read(flags) => read::run(&mut stage, &mut report, &flags).await?,
+        What::Start(flags) => start::run(&mut stage, &mut report, &flags).await?,
     }
     Ok(report.into_lines())
 }

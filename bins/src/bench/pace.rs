@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+/// Of the rate that was asked for, this part must have been reached.
+pub(super) const REACHED: f64 = 0.99;
+
 /// What an open loop came to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paced {

@@ -44,7 +44,9 @@ pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -
     let everybody = people(stage, most, most).await?;
     for clients in &flags.clients {
         let (handles, tasks) = tasks_each(*clients, flags.handles).map_err(Broken)?;
-        measure(stage, report, "send", &everybody[..handles], tasks, flags.secs).await?;
+        let people = &everybody[..handles];
+        load(people, tasks, WARM_UP).await?;
+        report.measure(async || once(stage, "send", people, tasks, flags.secs).await).await?;
     }
     Ok(())
 }
@@ -58,36 +60,31 @@ fn tasks_each(clients: usize, handles: Option<usize>) -> Result<(usize, usize), 
     Ok((handles, clients / handles))
 }
 
-/// The load of `tasks` callers on the session of each of these people, after a moment that does not count. Returns the median line.
-pub(super) async fn measure(
+/// The load of `tasks` callers on the session of each of these people, and what it costs.
+pub(super) async fn once(
     stage: &Stage,
-    report: &mut Report,
     name: &'static str,
     people: &[Person],
     tasks: usize,
     secs: usize,
 ) -> Result<Line, Broken> {
-    load(people, tasks, WARM_UP).await?;
     let own = stage.own();
-    let once = async || {
-        let before = own.map(Used::by);
-        let loaded = load(people, tasks, Duration::from_secs(secs as u64)).await?;
-        let used = own.zip(before).map(|(cluster, before)| Used::by(cluster).since(before));
-        let mut line = Line::new(name, people.len() * tasks).timed(&loaded.times).with("handles", people.len() as f64);
-        line.per_second = Some(loaded.per_second());
-        if let Some(used) = used {
-            let acknowledged = loaded.times.count().max(1) as f64;
-            line.cpu_per_1000 = Some(used.cpu_seconds / acknowledged * 1000.0);
-            line = line.with("disk_bytes_per_message", used.written / acknowledged / used.replicas);
-            line =
-                line.with("resident_mib", own.map_or(0.0, |cluster| cluster.resident_kib() / 1024.0 / used.replicas));
-        }
-        Ok(line)
-    };
-    report.measure(once).await
+    let before = own.map(Used::by);
+    let loaded = load(people, tasks, Duration::from_secs(secs as u64)).await?;
+    let used = own.zip(before).map(|(cluster, before)| Used::by(cluster).since(before));
+    let mut line = Line::new(name, people.len() * tasks).timed(&loaded.times).with("handles", people.len() as f64);
+    line.per_second = Some(loaded.per_second());
+    if let Some(used) = used {
+        let acknowledged = loaded.times.count().max(1) as f64;
+        line.cpu_per_1000 = Some(used.cpu_seconds / acknowledged * 1000.0);
+        line = line.with("disk_bytes_per_message", used.written / acknowledged / used.replicas);
+        line = line.with("resident_mib", own.map_or(0.0, |cluster| cluster.resident_kib() / 1024.0 / used.replicas));
+    }
+    Ok(line)
 }
 
-async fn load(people: &[Person], tasks: usize, time: Duration) -> Result<Loaded, Broken> {
+/// A closed loop of sends.
+pub(super) async fn load(people: &[Person], tasks: usize, time: Duration) -> Result<Loaded, Broken> {
     let text = text();
     let callers = people.iter().flat_map(|person| std::iter::repeat_n(person, tasks)).map(|person| {
         let (person, text) = (person.clone(), text.clone());

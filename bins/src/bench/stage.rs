@@ -13,6 +13,8 @@ use tempfile::TempDir;
 const REPLICAS: u32 = 3;
 /// Gigabytes are read, copied and caught up with.
 const PATIENCE: Duration = Duration::from_secs(1800);
+/// A fill of so many messages is used again. Smaller ones are made anew: they take seconds, and what is measured on them adds to them.
+const KEPT_FROM: u64 = 100_000;
 /// Says of a filled folder what is in it: written when all of it is.
 const RECORD: &str = "filled.json";
 
@@ -83,12 +85,14 @@ impl Stage {
         let folder = self.folder().join(format!("filled-{accounts}-{messages}"));
         let record = folder.join(RECORD);
         let unusable = |error: std::io::Error| Broken(format!("{} cannot be used: {error}", folder.display()));
-        if let Ok(text) = std::fs::read(&record) {
+        if messages >= KEPT_FROM
+            && let Ok(text) = std::fs::read(&record)
+        {
             let order: Order = serde_json::from_slice(&text).map_err(|error| unusable(error.into()))?;
             self.start_in(&folder).await?;
             return Ok(order.crowd);
         }
-        // A fill that did not come to its end: nobody knows what is in it.
+        // Too small, or a fill that did not come to its end: nobody knows what is in it.
         if folder.exists() {
             std::fs::remove_dir_all(&folder).map_err(unusable)?;
         }

@@ -7,7 +7,7 @@
 mod order;
 mod proposer;
 
-pub(super) use order::{Crowd, Order};
+pub(super) use order::{Crowd, LONG_CONVERSATION, Order};
 pub(super) use proposer::{SOCKET, attend};
 
 use crate::processes::{Broken, Cluster};
