@@ -7,10 +7,13 @@
 //! | `echo`, `sync` | yardsticks: what the machine can do without any of ours |
 //! | `send`, `deliver`, `failover`, `idle`, `streams`, `grow`, `read`, `start` | what is measured |
 //! | `stage` | the cluster that is measured |
+//! | `all`, `compare` | many of them, and against a saved run |
 //! | `people`, `fill` | who asks; accounts and messages by the million |
 //! | `load`, `pace` | closed loops; an open one |
 //! | `report`, `figures` | what came out, and arithmetic |
 
+mod all;
+mod compare;
 mod deliver;
 mod echo;
 mod failover;
@@ -88,6 +91,11 @@ enum What {
     Read(read::Flags),
     /// How long a replica takes to start on much data, and to rejoin
     Start(start::Flags),
+    /// All of the above
+    All(all::Flags),
+    /// Runs again what a saved run has measured, and exits with 1 if something got worse: acknowledgements per second, medians,
+    /// processor time, disk or memory, in proportion to what became of `echo`, where that is in the saved run
+    Compare(compare::Flags),
 }
 
 impl What {
@@ -98,6 +106,9 @@ impl What {
             What::Streams(flags) => flags.check(),
             What::Grow(flags) => flags.check(),
             What::Read(flags) => flags.check(),
+            What::Compare(flags) => {
+                flags.read().and_then(|base| base.lines().iter().try_for_each(|line| parse(line).map(drop)))
+            }
             _ => Ok(()),
         }
     }
@@ -124,7 +135,7 @@ pub fn main() -> ExitCode {
         Err(error) => Err(Broken(format!("no threads to run on: {error}"))),
     };
     match result {
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::SUCCESS,
         Err(broken) => {
             eprintln!("chat-bench: {broken}");
             ExitCode::FAILURE
@@ -139,16 +150,52 @@ fn raise_limits() {
     let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
 }
 
-/// One command line; returns what counts of what was measured. `args` says it again without what concerns all of them.
-async fn run(what: What, common: Common, args: String) -> Result<Vec<Map<String, Value>>, Broken> {
-    let mut report = Report::new(common.json, common.runs, args);
-    let mut stage = Stage::new(common.servers, common.data)?;
+/// What this process was asked for.
+async fn run(what: What, common: Common, args: String) -> Result<(), Broken> {
+    match what {
+        What::All(flags) => each(flags.lines(), &common).await.map(drop),
+        What::Compare(flags) => {
+            let base = flags.read().map_err(Broken)?;
+            let now = each(base.lines(), &common).await?;
+            let compared = base.compare(&now, flags.part()).map_err(Broken)?;
+            for comparison in &compared {
+                println!("{}", if common.json { comparison.json().to_string() } else { comparison.row() });
+            }
+            match compared.iter().filter(|comparison| comparison.is_worse()).count() {
+                0 => Ok(()),
+                worse => Err(Broken(format!("{worse} of {} measurements got worse", compared.len()))),
+            }
+        }
+        what => {
+            let stage = Stage::new(common.servers.clone(), common.data.clone());
+            measure(what, stage, Report::new(common.json, common.runs, args)).await.map(drop)
+        }
+    }
+}
+
+type Lines = Vec<Map<String, Value>>;
+
+/// These command lines, each on a cluster that starts empty unless it is filled; returns what counts of each.
+async fn each(lines: impl IntoIterator<Item = String>, common: &Common) -> Result<Vec<Lines>, Broken> {
+    let mut all = Vec::new();
+    for line in lines {
+        let what = parse(&line).map_err(Broken)?;
+        if !common.json {
+            println!("\n{line}");
+        }
+        let stage = Stage::fresh(common.servers.clone(), common.data.clone());
+        let report = Report::new(common.json, common.runs, line.clone());
+        all.push(measure(what, stage, report).await.map_err(|broken| broken.at(&line))?);
+    }
+    Ok(all)
+}
+
+/// One command line without those that run others; returns what counts of what was measured.
+async fn measure(what: What, stage: Result<Stage, Broken>, mut report: Report) -> Result<Lines, Broken> {
+    let mut stage = stage?;
     match what {
         What::Echo(flags) => echo::run(&mut report, &flags).await?,
-        What::Sync(flags) => {
-            let folder = stage.folder().to_path_buf();
-            sync::run(&mut report, &folder, &flags).await?;
-        }
+        What::Sync(flags) => sync::run(&mut report, stage.folder(), &flags).await?,
         What::Send(flags) => send::run(&mut stage, &mut report, &flags).await?,
         What::Deliver(flags) => deliver::run(&mut stage, &mut report, &flags).await?,
         What::Failover(flags) => failover::run(&mut stage, &mut report, &flags).await?,
@@ -157,8 +204,20 @@ async fn run(what: What, common: Common, args: String) -> Result<Vec<Map<String,
         What::Grow(flags) => grow::run(&mut stage, &mut report, &flags).await?,
         What::Read(flags) => read::run(&mut stage, &mut report, &flags).await?,
         What::Start(flags) => start::run(&mut stage, &mut report, &flags).await?,
+        What::All(_) | What::Compare(_) => return Err(Broken("this is no measurement, but runs them".into())),
     }
+    stage.down().await?;
     Ok(report.into_lines())
+}
+
+/// A saved command line, which measures something.
+fn parse(line: &str) -> Result<What, String> {
+    let words = ["chat-bench"].into_iter().chain(line.split_whitespace());
+    let arguments = Arguments::try_parse_from(words).map_err(|_| format!("{line:?} is no command line"))?;
+    match arguments.what {
+        What::All(_) | What::Compare(_) => Err(format!("{line:?} measures nothing itself")),
+        what => what.check().map(|()| what),
+    }
 }
 
 /// The words of this process's command line.

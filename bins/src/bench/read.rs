@@ -10,6 +10,7 @@ use chat_client::Session;
 use chat_proto::v1::HistoryRequest;
 use chat_proto::v1::chat_service_client::ChatServiceClient;
 use clap::Args;
+use futures_util::future::BoxFuture;
 use rand::RngExt as _;
 use std::time::Duration;
 use tonic::Request;
@@ -37,6 +38,11 @@ pub(super) struct Flags {
     secs: usize,
 }
 
+/// One read on its way.
+type Reading = BoxFuture<'static, Result<(), Broken>>;
+/// Somebody who reads again and again.
+type Reader = Box<dyn FnMut() -> Reading + Send>;
+
 impl Flags {
     /// What is wrong with them.
     pub fn check(&self) -> Result<(), String> {
@@ -62,29 +68,20 @@ pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -
         let sessions = clients.iter().map(|client| client.restore(&token)).collect::<Result<Vec<_>, _>>()?;
         let once = async || {
             let callers = sessions.iter().map(|session| history(session.clone(), with.clone(), places));
-            measure(stage, "read-history", callers, time).await
+            measure(stage, "read-history", callers.collect(), time).await
         };
         report.measure(once).await?;
         let backups = Backups::connect(stage, *readers, &crowd).await?;
         let once = async || measure(stage, "read-history-anywhere", backups.callers(&with, places), time).await;
         report.measure(once).await?;
-        let once = async || measure(stage, "read-accounts", sessions.iter().cloned().map(listing), time).await;
+        let once =
+            async || measure(stage, "read-accounts", sessions.iter().cloned().map(listing).collect(), time).await;
         report.measure(once).await?;
     }
     Ok(())
 }
 
-async fn measure<F, Fut>(
-    stage: &Stage,
-    name: &'static str,
-    callers: impl IntoIterator<Item = F>,
-    time: Duration,
-) -> Result<Line, Broken>
-where
-    F: FnMut() -> Fut + Send + 'static,
-    Fut: Future<Output = Result<(), Broken>> + Send,
-{
-    let callers: Vec<F> = callers.into_iter().collect();
+async fn measure(stage: &Stage, name: &'static str, callers: Vec<Reader>, time: Duration) -> Result<Line, Broken> {
     let readers = callers.len();
     let before = stage.own().map(|cluster| cluster.cpu_seconds());
     let loaded = closed_loop(callers, time).await?;
@@ -96,26 +93,20 @@ where
 }
 
 /// Pages from the leader, before ids between `least` and `most`.
-fn history(
-    session: Session,
-    with: String,
-    (least, most): (u64, u64),
-) -> impl FnMut() -> std::pin::Pin<Box<dyn Future<Output = Result<(), Broken>> + Send>> + Send + 'static {
-    move || {
+fn history(session: Session, with: String, (least, most): (u64, u64)) -> Reader {
+    Box::new(move || {
         let before = rand::rng().random_range(least..=most) + 1;
         let mut history = session.history(&with).before(before).page_size(PAGE);
         Box::pin(async move { full(history.older().await?.map_or(0, |page| page.len())) })
-    }
+    })
 }
 
 /// First pages of a listing from the leader.
-fn listing(
-    session: Session,
-) -> impl FnMut() -> std::pin::Pin<Box<dyn Future<Output = Result<(), Broken>> + Send>> + Send + 'static {
-    move || {
+fn listing(session: Session) -> Reader {
+    Box::new(move || {
         let mut accounts = session.accounts("a*");
         Box::pin(async move { Ok(accounts.next().await.map(drop)?) })
-    }
+    })
 }
 
 /// The client library reads from the leader only: this asks every replica, as the wire allows.
@@ -140,28 +131,30 @@ impl Backups {
         Ok(Backups { connections, bearer })
     }
 
-    fn callers(
-        &self,
-        with: &str,
-        (least, most): (u64, u64),
-    ) -> Vec<impl FnMut() -> std::pin::Pin<Box<dyn Future<Output = Result<(), Broken>> + Send>> + Send + 'static + use<>>
-    {
-        let caller = |connection: &ChatServiceClient<Channel>| {
-            let (connection, bearer, with) = (connection.clone(), self.bearer.clone(), with.to_owned());
-            move || -> std::pin::Pin<Box<dyn Future<Output = Result<(), Broken>> + Send>> {
-                let before = Some(rand::rng().random_range(least..=most) + 1);
-                let wanted = HistoryRequest { with: with.clone(), before, limit: PAGE, min_index: Some(1) };
-                let mut request = Request::new(wanted);
-                request.metadata_mut().insert("authorization", bearer.clone());
-                let mut connection = connection.clone();
-                Box::pin(async move {
-                    let page = connection.history(request).await;
-                    full(page.map_err(|status| Broken(status.to_string()))?.get_ref().messages.len())
-                })
-            }
-        };
+    fn callers(&self, with: &str, places: (u64, u64)) -> Vec<Reader> {
+        let caller = |connection: &ChatServiceClient<Channel>| anywhere(connection.clone(), &self.bearer, with, places);
         self.connections.iter().map(caller).collect()
     }
+}
+
+/// Pages as `history` has them, from the replica at the other end of the connection.
+fn anywhere(
+    connection: ChatServiceClient<Channel>,
+    bearer: &MetadataValue<Ascii>,
+    with: &str,
+    (least, most): (u64, u64),
+) -> Reader {
+    let (bearer, with) = (bearer.clone(), with.to_owned());
+    Box::new(move || {
+        let before = Some(rand::rng().random_range(least..=most) + 1);
+        let mut request = Request::new(HistoryRequest { with: with.clone(), before, limit: PAGE, min_index: Some(1) });
+        request.metadata_mut().insert("authorization", bearer.clone());
+        let mut connection = connection.clone();
+        Box::pin(async move {
+            let page = connection.history(request).await;
+            full(page.map_err(|status| Broken(status.to_string()))?.get_ref().messages.len())
+        })
+    })
 }
 
 /// A page with less on it would have been cheaper.

@@ -54,7 +54,7 @@ pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -
 /// How many clients there are, and how many callers share each.
 fn tasks_each(clients: usize, handles: Option<usize>) -> Result<(usize, usize), String> {
     let handles = handles.unwrap_or(clients);
-    if handles == 0 || clients % handles != 0 {
+    if handles == 0 || !clients.is_multiple_of(handles) {
         return Err(format!("{clients} callers cannot share {handles} clients evenly"));
     }
     Ok((handles, clients / handles))

@@ -24,6 +24,8 @@ pub(super) struct Stage {
     data: Option<PathBuf>,
     /// For everything that nobody is to find later.
     temporary: TempDir,
+    /// Where a cluster is that starts empty, if it must.
+    empty: Option<TempDir>,
     own: Option<Cluster>,
 }
 
@@ -32,11 +34,25 @@ impl Stage {
     pub fn new(servers: Vec<String>, data: Option<PathBuf>) -> Result<Stage, Broken> {
         let temporary = tempfile::Builder::new().prefix("chat-bench-").tempdir();
         let temporary = temporary.map_err(|error| Broken(format!("no temporary directory: {error}")))?;
-        Ok(Stage { servers, data, temporary, own: None })
+        Ok(Stage { servers, data, temporary, empty: None, own: None })
+    }
+
+    /// The same, but nothing is in the cluster at first, whatever is in `data`, and nothing of it is left there but what was filled in.
+    pub fn fresh(servers: Vec<String>, data: Option<PathBuf>) -> Result<Stage, Broken> {
+        let stage = Stage::new(servers, data)?;
+        let unusable = |error: std::io::Error| Broken(format!("{} cannot be used: {error}", stage.kept().display()));
+        std::fs::create_dir_all(stage.kept()).map_err(unusable)?;
+        let empty = tempfile::Builder::new().prefix("empty-").tempdir_in(stage.kept()).map_err(unusable)?;
+        Ok(Stage { empty: Some(empty), ..stage })
+    }
+
+    /// Where a cluster is that was not filled.
+    pub fn folder(&self) -> &Path {
+        self.empty.as_ref().map_or_else(|| self.kept(), TempDir::path)
     }
 
     /// Where data is kept.
-    pub fn folder(&self) -> &Path {
+    fn kept(&self) -> &Path {
         self.data.as_deref().unwrap_or(self.temporary.path())
     }
 
@@ -82,7 +98,7 @@ impl Stage {
             return Err(Broken("only replicas that it started itself are filled: leave --servers out".into()));
         }
         self.down().await?;
-        let folder = self.folder().join(format!("filled-{accounts}-{messages}"));
+        let folder = self.kept().join(format!("filled-{accounts}-{messages}"));
         let record = folder.join(RECORD);
         let unusable = |error: std::io::Error| Broken(format!("{} cannot be used: {error}", folder.display()));
         if messages >= KEPT_FROM

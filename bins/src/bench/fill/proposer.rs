@@ -76,7 +76,7 @@ impl Answers {
 
     async fn one_more(&mut self) -> Result<(), String> {
         self.done += 1;
-        if self.done % REPORT == 0 {
+        if self.done.is_multiple_of(REPORT) {
             self.say(&Progress::Done(self.done)).await.map_err(|error| error.to_string())?;
         }
         Ok(())
