@@ -186,7 +186,7 @@ impl Comparison {
             let mark = if self.worse.contains(name) { " WORSE" } else { "" };
             row += &format!("  {name} x{ratio:.2}{mark}");
         }
-        row
+        row + &format!("  [{}]", self.args)
     }
 }
 
