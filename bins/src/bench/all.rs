@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-/// What `docs/performance.md` quotes.
+/// What the documents quote.
 const QUOTED: &[&str] = &[
     "echo --clients 1,16,64,256 --secs 10",
     "sync --secs 10",

@@ -56,7 +56,11 @@ pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -
         let senders = people(stage, load.senders, load.senders).await?;
         let receivers = people(stage, load.receivers, RECEIVING_CLIENTS).await?;
         let time = Duration::from_secs(secs as u64);
-        report.measure(async || measure(&senders, &receivers, load.rate, time).await).await?;
+        let once = async || {
+            let cpu = || stage.own().map(|cluster| cluster.cpu_seconds());
+            measure(&senders, &receivers, load.rate, time, &cpu).await
+        };
+        report.measure(once).await?;
     }
     Ok(())
 }
@@ -66,6 +70,7 @@ async fn measure(
     receivers: &[Person],
     rate: Option<usize>,
     time: Duration,
+    cpu: &dyn Fn() -> Option<f64>,
 ) -> Result<Line, Broken> {
     let mail = Mail::new(receivers);
     let mut streams = Streams::open(receivers, &mail).await?;
@@ -73,24 +78,30 @@ async fn measure(
     let names = mail.names.clone();
     let name = if rate.is_some() { "deliver-paced" } else { "deliver" };
     let line = Line::new(name, senders.len()).with("receivers", receivers.len() as f64);
-    let Some(rate) = rate else {
+    if rate.is_none() {
         mail.closed(senders, WARM_UP).await?;
         streams.take(mail.sent()).await?;
-        let before = mail.sent();
-        let began = Instant::now();
-        mail.closed(senders, time).await?;
-        let times = Times::of(streams.take(mail.sent() - before).await?);
-        let per_second = times.count() as f64 / began.elapsed().as_secs_f64();
-        return Ok(Line { per_second: Some(per_second), ..line.timed(&times) });
+    }
+    let (cpu_before, sent_before, began) = (cpu(), mail.sent(), Instant::now());
+    let sent = match rate {
+        None => {
+            mail.closed(senders, time).await?;
+            mail.sent() - sent_before
+        }
+        Some(rate) => {
+            let begin = mail.begin;
+            let to = move |number: u64| names[number as usize % names.len()].clone();
+            let message = move |number: u64, at: Instant| (to(number), stamped(at.duration_since(begin)));
+            paced(senders, rate, time, message).await?.acknowledged
+        }
     };
-    let begin = mail.begin;
-    let message = move |number: u64, at: Instant| {
-        (names[number as usize % names.len()].clone(), stamped(at.duration_since(begin)))
-    };
-    let done = paced(senders, rate, time, message).await?;
-    let times = Times::of(streams.take(done.acknowledged).await?);
-    let per_second = times.count() as f64 / done.began.elapsed().as_secs_f64();
-    let line = Line { per_second: Some(per_second), ..line.timed(&times).with("asked_per_s", rate as f64) };
+    let times = Times::of(streams.take(sent).await?);
+    let per_second = times.count() as f64 / began.elapsed().as_secs_f64();
+    let used = cpu().zip(cpu_before).map(|(after, before)| after - before);
+    let cpu_per_1000 = used.map(|used| used / times.count().max(1) as f64 * 1000.0);
+    let line = Line { per_second: Some(per_second), cpu_per_1000, ..line.timed(&times) };
+    let Some(rate) = rate else { return Ok(line) };
+    let line = line.with("asked_per_s", rate as f64);
     let reached = per_second >= rate as f64 * REACHED;
     Ok(if reached { line } else { line.noted(format!("{rate} per second were not reached")) })
 }

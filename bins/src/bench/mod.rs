@@ -45,13 +45,19 @@ use std::process::ExitCode;
 
 /// Measures a chat cluster: one that it starts itself (three replica processes on this machine), or any other.
 #[derive(Debug, Parser)]
-#[command(name = "chat-bench", version)]
+#[command(name = "chat-bench", version, after_help = FIGURES)]
 struct Arguments {
     #[command(flatten)]
     common: Common,
     #[command(subcommand)]
     what: What,
 }
+
+const FIGURES: &str = "\
+    acks_per_s: answers (or deliveries, or pages) per second. p50_ms, p99_ms, max_ms: median, 99th percentile and maximum of single operations.\n\
+    server_cpu_s_per_1000: processor seconds, user and system, of all servers together per 1000 of them.\n\
+    disk_bytes_per_message: what a replica's process has caused to be written to storage (write_bytes of /proc/PID/io: pages as they become\n\
+    dirty), per acknowledged message, on average over the replicas. resident_mib: memory of a replica (VmRSS), on average.";
 
 #[derive(Clone, Debug, Args)]
 struct Common {
@@ -112,6 +118,15 @@ impl What {
             _ => Ok(()),
         }
     }
+
+    /// Whether it can be measured on a cluster that somebody else has started, if that is wanted.
+    fn check_servers(&self, servers: &[String]) -> Result<(), String> {
+        match self {
+            What::Echo(_) | What::Sync(_) | What::Send(_) | What::Deliver(_) | What::Compare(_) => Ok(()),
+            _ if servers.is_empty() => Ok(()),
+            _ => Err("this starts, fills or kills replicas, so it wants its own: leave --servers out".to_owned()),
+        }
+    }
 }
 
 /// Runs `chat-bench` with the arguments of this process.
@@ -125,7 +140,7 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
-    if let Err(wrong) = arguments.what.check() {
+    if let Err(wrong) = arguments.what.check().and_then(|()| arguments.what.check_servers(&arguments.common.servers)) {
         eprintln!("chat-bench: {wrong} (see chat-bench --help)");
         return ExitCode::from(usage::USAGE);
     }

@@ -15,9 +15,9 @@ pub(super) const REACHED: f64 = 0.99;
 pub(super) struct Paced {
     pub acknowledged: u64,
     /// When the first was due.
-    pub began: Instant,
+    began: Instant,
     /// When the last was acknowledged.
-    pub ended: Instant,
+    ended: Instant,
 }
 
 impl Paced {

@@ -4,9 +4,7 @@
 //! `cargo bench -p chat-replica --bench storage`
 
 use bytes::Bytes;
-use chat_core::{
-    Applied, Command, DisplayName, MessageText, PasswordHash, RequestKey, Timestamp, TokenHash, Username,
-};
+use chat_core::{Applied, Command, DisplayName, MessageText, PasswordHash, RequestKey, Timestamp, TokenHash, Username};
 use chat_replica::node::{Node, Outbox};
 use chat_replica::protocol::*;
 use chat_replica::storage::{DataDirectory, SqliteDisk};
