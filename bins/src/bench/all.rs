@@ -45,7 +45,7 @@ pub(super) struct Flags {
 
 impl Flags {
     /// The command lines, one after the other.
-    pub fn lines(&self) -> impl Iterator<Item = String> {
+    pub fn lines(&self) -> impl Iterator<Item = String> + use<> {
         let lines = if self.quick { QUICK } else { QUOTED };
         lines.iter().map(|line| (*line).to_owned())
     }
