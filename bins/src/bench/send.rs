@@ -1,80 +1,131 @@
-//! Acknowledged sends per second, and how long they take.
+//! Acknowledged sends per second, how long they take, and what they cost.
 
-use super::figures::{Times, ms};
+use super::load::{Loaded, closed_loop, positive};
 use super::people::{Person, people};
+use super::report::{Line, Report};
+use super::stage::Stage;
 use crate::processes::{Broken, Cluster};
-use std::time::{Duration, Instant};
-use tokio::task::JoinSet;
+use clap::Args;
+use std::time::Duration;
 
 /// Not counted: connections are made and caches filled.
-const WARM_UP: Duration = Duration::from_millis(500);
+pub(super) const WARM_UP: Duration = Duration::from_millis(500);
+/// Bytes of every message.
+pub(super) const PAYLOAD: usize = 128;
 
 /// What everybody sends.
 pub(super) fn text() -> String {
-    "0123456789abcdef".repeat(8)
+    "0123456789abcdef".repeat(PAYLOAD / 16)
 }
 
-pub(super) async fn run(
-    servers: &[String],
-    mut own: Option<&mut Cluster>,
-    clients: &[usize],
-    tasks: usize,
-    time: Duration,
-    json: bool,
-) -> Result<(), Broken> {
-    let most = clients.iter().copied().max().unwrap_or(1);
-    let everybody = people(servers, most).await?;
-    if !json {
-        println!(
-            "{:>8} {:>6} {:>10} {:>9} {:>9} {:>9} {:>14}",
-            "clients", "tasks", "acks/s", "p50 ms", "p99 ms", "max ms", "cpu s/1000"
-        );
+#[derive(Debug, Args)]
+pub(super) struct Flags {
+    /// So many callers at the same time, one send at a time each
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64,256", value_parser = positive, value_name = "N,…")]
+    clients: Vec<usize>,
+    /// They share so many clients, with a connection and a session each. Must divide every number of callers. Default: a client each
+    #[arg(long, value_parser = positive, value_name = "H")]
+    handles: Option<usize>,
+    /// For so many seconds each
+    #[arg(long, default_value_t = 5, value_parser = positive, value_name = "S")]
+    secs: usize,
+}
+
+impl Flags {
+    /// What is wrong with them.
+    pub fn check(&self) -> Result<(), String> {
+        self.clients.iter().try_for_each(|clients| tasks_each(*clients, self.handles).map(drop))
     }
-    for n in clients {
-        measure(&everybody[..*n], tasks, WARM_UP).await?;
-        let cpu_before = own.as_deref_mut().map(|cluster| cluster.cpu_seconds());
-        let started = Instant::now();
-        let times = measure(&everybody[..*n], tasks, time).await?;
-        let took = started.elapsed();
-        let cpu = own.as_deref_mut().zip(cpu_before).map(|(cluster, before)| cluster.cpu_seconds() - before);
-        let per_second = times.count() as f64 / took.as_secs_f64();
-        let per_1000 = cpu.map(|cpu| cpu / times.count().max(1) as f64 * 1000.0);
-        let (p50, p99, max) = (ms(times.at(0.5)), ms(times.at(0.99)), ms(times.at(1.0)));
-        if json {
-            let line = serde_json::json!({
-                "name": "send", "clients": n, "tasks": tasks, "acks_per_s": per_second.round(),
-                "p50_ms": p50, "p99_ms": p99, "max_ms": max, "server_cpu_s_per_1000": per_1000,
-            });
-            println!("{line}");
-        } else {
-            let cpu = per_1000.map_or_else(|| "-".to_string(), |cpu| format!("{cpu:.3}"));
-            println!("{n:>8} {tasks:>6} {per_second:>10.0} {p50:>9.2} {p99:>9.2} {max:>9.2} {cpu:>14}");
-        }
+}
+
+pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -> Result<(), Broken> {
+    stage.up().await?;
+    let most = flags.clients.iter().map(|clients| flags.handles.unwrap_or(*clients)).max().unwrap_or(1);
+    let everybody = people(stage, most, most).await?;
+    for clients in &flags.clients {
+        let (handles, tasks) = tasks_each(*clients, flags.handles).map_err(Broken)?;
+        let people = &everybody[..handles];
+        load(people, tasks, WARM_UP).await?;
+        report.measure(async || once(stage, "send", people, tasks, flags.secs).await).await?;
     }
     Ok(())
 }
 
-/// A closed loop: each task sends when its last send was answered.
-async fn measure(people: &[Person], tasks: usize, time: Duration) -> Result<Times, Broken> {
-    let end = Instant::now() + time;
-    let mut running = JoinSet::new();
-    for person in people {
-        for _ in 0..tasks {
-            let person = person.clone();
-            running.spawn(async move {
-                let (text, mut times) = (text(), Vec::new());
-                while Instant::now() < end {
-                    let started = Instant::now();
-                    person.session.send(&person.friend, &text).await?;
-                    times.push(started.elapsed());
-                }
-                Ok::<_, Broken>(times)
-            });
+/// How many clients there are, and how many callers share each.
+fn tasks_each(clients: usize, handles: Option<usize>) -> Result<(usize, usize), String> {
+    let handles = handles.unwrap_or(clients);
+    if handles == 0 || !clients.is_multiple_of(handles) {
+        return Err(format!("{clients} callers cannot share {handles} clients evenly"));
+    }
+    Ok((handles, clients / handles))
+}
+
+/// The load of `tasks` callers on the session of each of these people, and what it costs.
+pub(super) async fn once(
+    stage: &Stage,
+    name: &'static str,
+    people: &[Person],
+    tasks: usize,
+    secs: usize,
+) -> Result<Line, Broken> {
+    let own = stage.own();
+    let before = own.map(Used::by);
+    let loaded = load(people, tasks, Duration::from_secs(secs as u64)).await?;
+    let used = own.zip(before).map(|(cluster, before)| Used::by(cluster).since(before));
+    let mut line = Line::new(name, people.len() * tasks).timed(&loaded.times).with("handles", people.len() as f64);
+    line.per_second = Some(loaded.per_second());
+    if let Some(used) = used {
+        let acknowledged = loaded.times.count().max(1) as f64;
+        line.cpu_per_1000 = Some(used.cpu_seconds / acknowledged * 1000.0);
+        line = line.with("disk_bytes_per_message", used.written / acknowledged / used.replicas);
+        line = line.with("resident_mib", own.map_or(0.0, |cluster| cluster.resident_kib() / 1024.0 / used.replicas));
+    }
+    Ok(line)
+}
+
+/// A closed loop of sends.
+pub(super) async fn load(people: &[Person], tasks: usize, time: Duration) -> Result<Loaded, Broken> {
+    let text = text();
+    let callers = people.iter().flat_map(|person| std::iter::repeat_n(person, tasks)).map(|person| {
+        let (person, text) = (person.clone(), text.clone());
+        move || {
+            let (session, text) = (person.session.clone(), text.clone());
+            let friend = person.friend();
+            async move { Ok(session.send(&friend, &text).await.map(drop)?) }
         }
+    });
+    closed_loop(callers, time).await
+}
+
+/// What the replicas have used, together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Used {
+    pub cpu_seconds: f64,
+    /// Bytes, as [`crate::processes::resources::written_bytes`] counts them.
+    pub written: f64,
+    pub replicas: f64,
+}
+
+impl Used {
+    pub fn by(cluster: &Cluster) -> Used {
+        let replicas = cluster.running().len().max(1) as f64;
+        Used { cpu_seconds: cluster.cpu_seconds(), written: cluster.written_bytes(), replicas }
     }
-    let mut all = Vec::new();
-    while let Some(done) = running.join_next().await {
-        all.extend(done.map_err(|error| Broken(error.to_string()))??);
+
+    pub fn since(self, before: Used) -> Used {
+        let (cpu_seconds, written) = (self.cpu_seconds - before.cpu_seconds, self.written - before.written);
+        Used { cpu_seconds, written, ..self }
     }
-    Ok(Times::of(all))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_share_clients_evenly_or_not_at_all() {
+        assert_eq!(tasks_each(64, None).expect("a client each"), (64, 1));
+        assert_eq!(tasks_each(256, Some(4)).expect("it divides"), (4, 64));
+        assert!(tasks_each(16, Some(5)).is_err() && tasks_each(4, Some(16)).is_err());
+    }
 }

@@ -7,6 +7,7 @@ use crate::daemon::flags::Flags;
 use crate::usage;
 use chat_replica::driver::Ended;
 use chat_replica::failpoint;
+use chat_replica::handle::Handle;
 use chat_replica::server::{Server, StartError};
 use chat_replica::transport::Tcp;
 use std::ffi::OsString;
@@ -22,6 +23,14 @@ const USAGE: u8 = 2;
 
 /// Runs `chatd` with these arguments, the program's name first, to the end of the process.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    main_beside(arguments, Box::new(drop))
+}
+
+/// Is given the replica once it has started, on its runtime, and must not block.
+pub(crate) type Beside = Box<dyn FnOnce(Handle)>;
+
+/// `chatd` with something that uses the replica from within its process: only our own measurements have that.
+pub(crate) fn main_beside(arguments: impl IntoIterator<Item = OsString>, beside: Beside) -> ExitCode {
     let flags: Flags = match usage::parse("chatd", arguments) {
         Ok(flags) => flags,
         Err(code) => return code,
@@ -37,13 +46,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(REFUSED, &format!("no threads to run on: {error}")),
     };
-    let code = runtime.block_on(run(config));
+    let code = runtime.block_on(run(config, beside));
     // Connections that are still open must not keep the process: a replica that has left must refuse.
     runtime.shutdown_background();
     code
 }
 
-async fn run(config: chat_replica::options::Config) -> ExitCode {
+async fn run(config: chat_replica::options::Config, beside: Beside) -> ExitCode {
     let id = config.id;
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
@@ -56,6 +65,7 @@ async fn run(config: chat_replica::options::Config) -> ExitCode {
         Err(error) => return fail(REFUSED, &error.to_string()),
     };
     say(&format!("ready: replica {id} at {}, start {}", server.address(), server.member().incarnation.count));
+    beside(server.handle().clone());
     let narrator = tokio::spawn(narrator::narrate(id, addresses, server.handle().status()));
     let ended = tokio::select! {
         ended = server.ended() => ended,

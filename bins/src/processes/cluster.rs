@@ -3,8 +3,10 @@
 use super::address;
 use super::broken::Broken;
 use super::replica::{Fault, Plan, Replica, Said};
+use super::resources;
 use chat_client::{Client, ReplicaStatus, Role};
 use chat_proto::v1::{TransferRequest, admin_service_client::AdminServiceClient};
+use rustix::process::Pid;
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -33,6 +35,7 @@ pub(crate) struct Cluster {
     replicas: Vec<Replica>,
     /// For questions about status; it may be asked while nobody leads.
     admin: Client,
+    patience: Duration,
     /// Keeps others from running these replicas.
     _lock: File,
 }
@@ -66,7 +69,13 @@ impl Cluster {
         };
         let replicas: Vec<_> = (1..).zip(&places).map(replica).collect();
         let admin = Client::builder().servers(places.iter().map(|place| place.address.to_string())).connect_lazy()?;
-        Ok(Self { replicas, admin, _lock: lock })
+        Ok(Self { replicas, admin, patience: WAIT, _lock: lock })
+    }
+
+    /// How long anything may take before it counts as not happening: with large databases, longer than the 20 s that it is unless told.
+    pub fn wait_for(&mut self, patience: Duration) {
+        self.patience = patience;
+        self.replicas.iter_mut().for_each(|replica| replica.wait_for(patience));
     }
 
     /// All of them started on what data they have, and one view.
@@ -124,8 +133,23 @@ impl Cluster {
     }
 
     /// Processor time that the running replicas have used, together.
-    pub fn cpu_seconds(&mut self) -> f64 {
+    pub fn cpu_seconds(&self) -> f64 {
         self.replicas.iter().filter_map(Replica::cpu_seconds).sum()
+    }
+
+    /// Bytes that the running replicas have caused to be written to storage, together.
+    pub fn written_bytes(&self) -> f64 {
+        self.pids().filter_map(resources::written_bytes).sum::<u64>() as f64
+    }
+
+    /// Memory that the running replicas have resident, together, in KiB.
+    pub fn resident_kib(&self) -> f64 {
+        self.pids().filter_map(resources::resident_kib).sum::<u64>() as f64
+    }
+
+    /// The processes of the running replicas.
+    pub fn pids(&self) -> impl Iterator<Item = Pid> {
+        self.replicas.iter().filter_map(Replica::pid)
     }
 
     /// That no replica has ended by itself.
@@ -146,8 +170,9 @@ impl Cluster {
             if is_so(&states) {
                 return Ok(states);
             }
-            if begun.elapsed() > WAIT {
-                return Err(Broken(format!("after {WAIT:?} it is not so that {what}: {}", describe(&states))));
+            if begun.elapsed() > self.patience {
+                let waited = self.patience;
+                return Err(Broken(format!("after {waited:?} it is not so that {what}: {}", describe(&states))));
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -166,6 +191,16 @@ impl Cluster {
             told.len() == running.len() && told.into_iter().all(ready)
         };
         self.until(&format!("{} are one view", list(&running)), one_view).await.map(drop)
+    }
+
+    /// Waits until every replica that runs has applied all that there is.
+    pub async fn all_applied(&mut self) -> Result<(), Broken> {
+        let applied = |states: &[ReplicaStatus]| {
+            let mut told = states.iter().filter(|state| state.role != Role::Unreachable);
+            let last = states.iter().map(|state| state.last).max();
+            told.all(|state| Some(state.applied) == last)
+        };
+        self.until("all replicas have applied everything", applied).await.map(drop)
     }
 
     /// Waits until replica `id` is in the view of whoever leads.
@@ -188,15 +223,20 @@ impl Cluster {
     pub async fn hand_to(&mut self, id: u32) -> Result<(), Broken> {
         while self.leader().await? != id {
             let leader = self.leader().await?;
-            let address = self.replica(leader)?.address();
-            let lost = |error: &dyn std::error::Error| Broken(format!("replica {leader} does not hand over: {error}"));
-            let admin = AdminServiceClient::connect(format!("http://{address}")).await;
-            let mut admin = admin.map_err(|error| lost(&error))?;
-            admin.transfer(TransferRequest { id }).await.map_err(|status| lost(&status))?;
-            let leads = |states: &[ReplicaStatus]| leader_of(states).is_some_and(|now| now != leader || now == id);
-            self.until(&format!("replica {leader} hands over to replica {id}"), leads).await?;
+            self.transfer(leader, id).await?;
         }
         self.whole().await
+    }
+
+    /// Tells `leader` to hand over to replica `id`, and waits until another one leads.
+    pub async fn transfer(&mut self, leader: u32, id: u32) -> Result<(), Broken> {
+        let address = self.replica(leader)?.address();
+        let lost = |error: &dyn std::error::Error| Broken(format!("replica {leader} does not hand over: {error}"));
+        let admin = AdminServiceClient::connect(format!("http://{address}")).await;
+        let mut admin = admin.map_err(|error| lost(&error))?;
+        admin.transfer(TransferRequest { id }).await.map_err(|status| lost(&status))?;
+        let leads = |states: &[ReplicaStatus]| leader_of(states).is_some_and(|now| now != leader || now == id);
+        self.until(&format!("replica {leader} hands over to replica {id}"), leads).await.map(drop)
     }
 }
 

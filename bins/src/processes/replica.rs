@@ -1,6 +1,8 @@
 //! A replica as a child process: started, killed, stopped, paused, and never left behind.
 
 use super::broken::Broken;
+use super::resources;
+use crate::daemon::Beside;
 use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::VecDeque;
@@ -83,6 +85,7 @@ pub struct Replica {
     /// What its next starts find in their environment.
     environment: Vec<(String, OsString)>,
     running: Option<Running>,
+    patience: Duration,
 }
 
 /// How a process ended, by itself.
@@ -106,12 +109,18 @@ impl Replica {
     /// Not running yet.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
-        Self { plan, environment: Vec::new(), running: None }
+        Self { plan, environment: Vec::new(), running: None, patience: WAIT }
     }
 
     /// What its next starts find in their environment, beside what this process has: in place of what was said here before.
     pub fn surround(&mut self, environment: Vec<(String, OsString)>) {
         self.environment = environment;
+    }
+
+    /// How long a start or an end may take before it counts as not happening: with a large database, longer than the 20 s that it is
+    /// unless told.
+    pub fn wait_for(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Its number.
@@ -153,12 +162,7 @@ impl Replica {
     /// Processor time that its process has used, user and system; `None` if there is none, or /proc does not say.
     #[must_use]
     pub fn cpu_seconds(&self) -> Option<f64> {
-        let pid = self.running.as_ref()?.pid.as_raw_nonzero();
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name, in parentheses, may hold anything: fields are counted from its end. 14 and 15 are the times.
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-        let (user, system): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        Some((user + system) / rustix::param::clock_ticks_per_second() as f64)
+        resources::cpu_seconds(self.pid()?)
     }
 
     /// Starts the process, without waiting until it is ready.
@@ -200,7 +204,8 @@ impl Replica {
             .env_remove("FAILPOINTS")
             .env_remove("FAILPOINTS_AFTER")
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.env(PARENT, std::process::id().to_string());
+        let (name, value) = tie();
+        command.env(name, value);
         // In a process group of its own, so that Ctrl-C reaches the demonstration only, which then stops it in order.
         command.process_group(0).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -215,14 +220,14 @@ impl Replica {
         let id = self.plan.id;
         let Some(running) = &mut self.running else { return Err(Broken(format!("replica {id} was not started"))) };
         let mut ready = running.ready.clone();
-        match timeout(WAIT, ready.wait_for(|ready| *ready)).await.map(|said| said.map(drop)) {
+        match timeout(self.patience, ready.wait_for(|ready| *ready)).await.map(|said| said.map(drop)) {
             Ok(Ok(_)) => Ok(()),
             // Its standard error is closed: it ends.
             Ok(Err(_)) => {
                 let status = running.child.wait().await.ok();
                 Err(self.ended_by_itself(status))
             }
-            Err(_) => Err(Broken(format!("replica {id} was not ready after {WAIT:?}; {}", running.words()))),
+            Err(_) => Err(Broken(format!("replica {id} was not ready after {:?}; {}", self.patience, running.words()))),
         }
     }
 
@@ -250,8 +255,9 @@ impl Replica {
     pub async fn gone(&mut self, fault: Fault) -> Result<(), Broken> {
         let id = self.plan.id;
         let Some(running) = &mut self.running else { return Err(Broken(format!("replica {id} does not run"))) };
-        let Ok(ended) = timeout(WAIT, running.child.wait()).await else {
-            return Err(Broken(format!("replica {id} was still there {WAIT:?} after {}", fault.name())));
+        let Ok(ended) = timeout(self.patience, running.child.wait()).await else {
+            let waited = self.patience;
+            return Err(Broken(format!("replica {id} was still there {waited:?} after {}", fault.name())));
         };
         let status = ended.ok();
         let as_told = status.is_some_and(|status| match fault {
@@ -372,15 +378,24 @@ fn append(path: &Path) -> Option<File> {
     File::options().create(true).append(true).open(path).ok()
 }
 
-/// Runs this process as a replica: `chatd` with these arguments, which dies with whoever started it.
-pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let parent = std::env::var(PARENT).ok().and_then(|parent| parent.parse().ok()).and_then(Pid::from_raw);
-    if let Some(parent) = parent {
-        let tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-        // The parent may have died before that: then nobody would give the signal any more.
-        if tied.is_err() || rustix::process::getppid() != Some(parent) {
-            return ExitCode::FAILURE;
-        }
+/// Runs this process as a replica: `chatd` with these arguments, and something beside it, which dies with whoever started it.
+pub(crate) fn main(arguments: impl Iterator<Item = OsString>, beside: Beside) -> ExitCode {
+    if !tie_to_parent() {
+        return ExitCode::FAILURE;
     }
-    crate::daemon::main([OsString::from("chatd")].into_iter().chain(arguments))
+    crate::daemon::main_beside([OsString::from("chatd")].into_iter().chain(arguments), beside)
+}
+
+/// What a child process finds in its environment so that [`tie_to_parent`] knows whose it is.
+pub(crate) fn tie() -> (&'static str, String) {
+    (PARENT, std::process::id().to_string())
+}
+
+/// Makes this process die with the one that started it, if that wants it. False: it is gone already.
+pub(crate) fn tie_to_parent() -> bool {
+    let parent = std::env::var(PARENT).ok().and_then(|parent| parent.parse().ok()).and_then(Pid::from_raw);
+    let Some(parent) = parent else { return true };
+    let tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    // The parent may have died before that: then nobody would give the signal any more.
+    tied.is_ok() && rustix::process::getppid() == Some(parent)
 }

@@ -1,0 +1,80 @@
+//! Whether a send costs more where there is much already.
+
+use super::load::positive;
+use super::people::some_of;
+use super::report::{Line, Report};
+use super::send;
+use super::stage::Stage;
+use crate::processes::Broken;
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(super) struct Flags {
+    /// So many messages are there already, each time
+    #[arg(long, value_delimiter = ',', default_value = "10000,10000000", value_parser = positive, value_name = "N,…")]
+    messages: Vec<usize>,
+    /// And so many accounts, with a session each
+    #[arg(long, value_delimiter = ',', default_value = "100,1000000", value_parser = positive, value_name = "N,…")]
+    accounts: Vec<usize>,
+    /// So many clients send, to anybody
+    #[arg(long, default_value_t = 64, value_parser = positive, value_name = "N")]
+    clients: usize,
+    /// For so many seconds each
+    #[arg(long, default_value_t = 5, value_parser = positive, value_name = "S")]
+    secs: usize,
+}
+
+impl Flags {
+    /// What is wrong with them.
+    pub fn check(&self) -> Result<(), String> {
+        if self.messages.len() != self.accounts.len() {
+            return Err("--messages and --accounts need as many numbers as each other".to_owned());
+        }
+        Ok(())
+    }
+}
+
+pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -> Result<(), Broken> {
+    let mut lines = Vec::new();
+    for (messages, accounts) in flags.messages.iter().zip(&flags.accounts) {
+        let crowd = stage.filled(*accounts as u64, *messages as u64).await?;
+        let people = some_of(stage, &crowd, flags.clients).await?;
+        send::load(&people, 1, send::WARM_UP).await?;
+        let once = async || {
+            let line = send::once(stage, "grow", &people, 1, flags.secs).await?;
+            Ok(line.with("messages", *messages as f64).with("accounts", *accounts as f64))
+        };
+        lines.push(report.measure(once).await?);
+    }
+    if let [first, .., last] = lines.as_slice() {
+        report.follows(&ratios(first, last));
+    }
+    Ok(())
+}
+
+/// How many times the first each figure of the last is.
+fn ratios(first: &Line, last: &Line) -> Line {
+    let median = |line: &Line| line.times_ms.map(|[p50, ..]| p50);
+    let figures = [
+        ("cpu_ratio", last.cpu_per_1000, first.cpu_per_1000),
+        ("acks_ratio", last.per_second, first.per_second),
+        ("p50_ratio", median(last), median(first)),
+        ("disk_bytes_ratio", last.get("disk_bytes_per_message"), first.get("disk_bytes_per_message")),
+        ("resident_ratio", last.get("resident_mib"), first.get("resident_mib")),
+    ];
+    let known = figures.into_iter().filter_map(|(name, last, first)| Some((name, last? / first.filter(|n| *n > 0.0)?)));
+    Line { name: "grow-ratio", clients: last.clients, more: known.collect(), ..Line::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_is_last_to_first_and_only_of_what_is_known() {
+        let line = |cpu, disk| Line { cpu_per_1000: cpu, ..Line::new("grow", 64).with("disk_bytes_per_message", disk) };
+        let ratios = ratios(&line(Some(0.1), 0.0), &line(Some(0.25), 8.0));
+        assert_eq!((ratios.get("cpu_ratio"), ratios.get("disk_bytes_ratio")), (Some(2.5), None));
+        assert_eq!((ratios.get("acks_ratio"), ratios.clients), (None, Some(64)));
+    }
+}

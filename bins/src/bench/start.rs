@@ -1,0 +1,79 @@
+//! How long a replica takes until it is of use: to start on much data, and to rejoin after having been away.
+
+use super::figures::Times;
+use super::load::positive;
+use super::pace::paced;
+use super::people::{Person, some_of};
+use super::report::{Line, Report};
+use super::send::text;
+use super::stage::Stage;
+use crate::processes::replica::Fault;
+use crate::processes::{Broken, Cluster};
+use clap::Args;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// So many send while a replica is away.
+const SENDERS: usize = 64;
+
+#[derive(Debug, Args)]
+pub(super) struct Flags {
+    /// So many messages are there
+    #[arg(long, default_value_t = 1_000_000, value_parser = positive, value_name = "N")]
+    messages: usize,
+    /// And so many accounts
+    #[arg(long, default_value_t = 10_000, value_parser = positive, value_name = "N")]
+    accounts: usize,
+    /// A replica is away for so many seconds
+    #[arg(long, default_value_t = 60, value_parser = positive, value_name = "S")]
+    away: usize,
+    /// While so many messages per second are sent
+    #[arg(long, default_value_t = 5000, value_parser = positive, value_name = "X")]
+    rate: usize,
+}
+
+pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -> Result<(), Broken> {
+    let crowd = stage.filled(flags.accounts as u64, flags.messages as u64).await?;
+    let people = some_of(stage, &crowd, SENDERS).await?;
+    let cluster = stage.only_own("replicas are started").await?;
+    let messages = flags.messages as f64;
+    let started = async || Ok(start(cluster).await?.with("messages", messages));
+    report.measure(started).await?;
+    let rejoined = async || Ok(rejoin(cluster, &people, flags).await?.with("messages", messages));
+    report.measure(rejoined).await.map(drop)
+}
+
+/// From the start of a process to its `ready`, of each replica, one after the other, after a crash of all.
+async fn start(cluster: &mut Cluster) -> Result<Line, Broken> {
+    let ids = cluster.ids();
+    cluster.down(&ids, Fault::Kill).await?;
+    let mut times = Vec::new();
+    for id in ids {
+        let begun = Instant::now();
+        cluster.start(id).await?;
+        times.push(begun.elapsed());
+    }
+    cluster.whole().await?;
+    Ok(Line { name: "start", ..Line::default() }.timed(&Times::of(times)))
+}
+
+/// From the start of a process that was killed and has missed much, until it is in the view again.
+async fn rejoin(cluster: &mut Cluster, people: &[Person], flags: &Flags) -> Result<Line, Broken> {
+    let leader = cluster.leader().await?;
+    let away = cluster.ids().into_iter().find(|id| *id != leader).unwrap_or(leader);
+    cluster.down(&[away], Fault::Kill).await?;
+    let (text, senders) = (text(), Arc::new(people.to_vec()));
+    let friend = move |number: u64| senders[number as usize % senders.len()].friend();
+    let message = move |number: u64, _: Instant| (friend(number), text.clone());
+    let missed = paced(people, flags.rate, Duration::from_secs(flags.away as u64), message).await?;
+    let begun = Instant::now();
+    cluster.start(away).await?;
+    let ready = begun.elapsed();
+    cluster.in_view(away).await?;
+    let times = Times::of(vec![begun.elapsed()]);
+    cluster.whole().await?;
+    let line = Line { name: "rejoin", ..Line::default() }.timed(&times).with("ready_ms", super::ms(ready));
+    let line = line.with("missed_messages", missed.acknowledged as f64).with("sent_per_s", missed.per_second());
+    let reached = missed.per_second() >= flags.rate as f64 * super::pace::REACHED;
+    Ok(if reached { line } else { line.noted(format!("{} per second were not reached", flags.rate)) })
+}
