@@ -41,6 +41,17 @@ pub enum DiskError {
         /// Who wanted it.
         wanted: ReplicaId,
     },
+    /// It is damaged, and so many damaged ones are beside it that no more are set aside.
+    #[error(
+        "{path} is damaged, and {count} damaged ones are beside it already that may hold what nothing else does. Replace the \
+         disk, or move them away (replica.db.damaged-*; what came of each is in its -outcome)"
+    )]
+    NoMoreSetAside {
+        /// The database.
+        path: PathBuf,
+        /// How many there are.
+        count: usize,
+    },
     /// A committed batch of commands that this software cannot read.
     #[error("log entry {index} cannot be read: {source}")]
     Unreadable {
@@ -101,13 +112,13 @@ impl SqliteDisk {
     pub fn open(directory: Arc<DataDirectory>, id: ReplicaId) -> Result<(SqliteDisk, Member, Recovered), DiskError> {
         salvage::finish(&directory).map_err(DiskError::File)?;
         if let Some(what) = damage::noted(&directory).filter(|_| directory.database().exists()) {
-            let mark = MarkFile::open(&directory.mark()).and_then(|file| file.read()).map_err(DiskError::File)?;
+            let mark = MarkFile::read(&directory.mark()).map_err(DiskError::File)?;
             salvage::salvage(&directory, id, mark, &what)?;
         }
         match SqliteDisk::start(directory.clone(), id) {
             Err(error) if error.is_damage() => {
                 let what = damage::note(&directory, &error);
-                let mark = MarkFile::open(&directory.mark()).and_then(|file| file.read()).map_err(DiskError::File)?;
+                let mark = MarkFile::read(&directory.mark()).map_err(DiskError::File)?;
                 salvage::salvage(&directory, id, mark, &what)?;
                 SqliteDisk::start(directory, id)
             }
@@ -134,16 +145,16 @@ impl SqliteDisk {
         if connection.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0))? == 0 {
             connection.pragma_update(None, "application_id", salvage::APPLICATION_ID)?;
         }
-        let mut mark_file = MarkFile::open(&directory.mark()).map_err(DiskError::File)?;
-        let mark = mark_file.read().map_err(DiskError::File)?;
+        let mark = MarkFile::read(&directory.mark()).map_err(DiskError::File)?;
         let started = recovery::start(&mut connection, &directory, id, mark);
         let (member, recovered, applied) = started.map_err(|error| reason(&unmoved).unwrap_or(error))?;
         let Recovered { promised, impaired_until, .. } = recovered;
         let (disk, incarnation, committed) = (member.disk, member.incarnation, recovered.log.committed);
         let run = Some(Run { disk, incarnation, committed, impaired_until });
-        let end = Mark { index: recovered.log.last, hash: recovered.log.last_hash, promised, run };
+        let end = Mark { index: recovered.log.last, hash: recovered.log.last_hash, promised, run, is_last: true };
         // A process run never comes twice, even if the database loses that this one began.
-        mark_file.write(end).map_err(DiskError::File)?;
+        let mark_file = MarkFile::begin(&directory, end).map_err(DiskError::File)?;
+        recovery::remember_mark(&connection)?;
         let identity = Identity { replica: id, disk, cluster: recovered.cluster };
         let disk = SqliteDisk {
             connection,

@@ -183,6 +183,18 @@ pub(crate) fn restore(connection: &Connection, facts: &Facts) -> Result<()> {
     Ok(())
 }
 
+/// Copies the entries that were set aside for people.
+pub(crate) fn copy_set_aside(old: &Connection, new: &Connection) -> Result<()> {
+    let mut statement = old.prepare("SELECT found_by, idx, round, replica, kind, body, hash FROM log_set_aside")?;
+    let mut rows = statement.query([])?;
+    let mut insert = new.prepare("INSERT INTO log_set_aside VALUES (?, ?, ?, ?, ?, ?, ?)")?;
+    while let Some(row) = rows.next()? {
+        let values: Vec<rusqlite::types::Value> = (0..7).map(|column| row.get(column)).collect::<Result<_>>()?;
+        insert.execute(rusqlite::params_from_iter(values))?;
+    }
+    Ok(())
+}
+
 pub(crate) fn known(connection: &Connection) -> Result<Vec<Member>> {
     let mut statement = connection.prepare("SELECT id, disk, starts, nonce FROM known")?;
     let rows = statement.query_map([], |row| {

@@ -9,12 +9,14 @@
 //! | `mark` | a second witness of what was acknowledged (rule 15) |
 //! | `damage` | what a damaged disk looks like, and the note that tells the next start |
 //! | `salvage` | a new database with what can be proven of a damaged one |
+//! | `aside` | damaged databases that were set aside, and which of them go |
 //! | `scrub` | reads the whole database in the background, slowly |
 //! | `state` | the state that commands change |
 //! | `readers` | connections that look at the state beside the writer |
 //! | `migrations` | numbered changes of the schema |
 //! | `words` | SQLite's errors, in words that say what to do |
 
+pub(crate) mod aside;
 pub(crate) mod damage;
 pub mod directory;
 pub mod disk;

@@ -9,20 +9,26 @@
 //! | committed index | either: it is a lower bound |
 //! | cluster | the page's checksum, or else the file `identity`, or else the founding in the log |
 //! | known process runs, deaths | the page's checksum; else they are left behind, and less is known |
+//! | entries set aside for people | the page's checksum; else the damaged database stays for them |
 //! | state, indexes, schema | nothing: they are made anew from the log |
 //!
 //! A log that does not reach as far as it did makes the disk impaired: it counts for nothing until it holds again what it held. Where neither the
-//! database nor the mark says what was promised, this is another disk from now on, and learns everything.
+//! database nor the mark says what was promised, this is another disk from now on, and learns everything. So it is where the mark is gone that
+//! alone shows that what the database says was the last (`recovery::is_unproven`). What cannot be read at all is lost; the write-ahead log ends
+//! there. That the mark knows of a later process run is for the start to find, which follows (`recovery::start`).
 //!
 //! The new database becomes the one that counts by a single renaming (of `replica.db-new`, to `replica.db-salvaged`): a start that finds that
-//! name finishes what a crash has left. The old one is kept, under the first name of `replica.db.damaged-1`, `-2`, … that is free.
+//! name finishes what a crash has left. The old one is kept as `replica.db.damaged-1`, `-2`, … (`aside`), with its log, and with the rollback
+//! journal that it has if it was being made: SQLite would play that into whatever has the name of the database.
 
-use super::damage::is_damage;
+use super::aside::{self, Outcome, remove_file};
+use super::damage::{is_damage, is_unreadable};
 use super::directory::DataDirectory;
 use super::disk::{self, DiskError};
 use super::log_table::{self, Facts};
 use super::mark::Mark;
 use super::migrations;
+use super::recovery::{self, UNKNOWN_END};
 use crate::protocol::*;
 use chat_sqlite_checksum::DAMAGE_SUFFIX;
 use chat_sqlite_checksum::PAGE;
@@ -38,6 +44,8 @@ const MENDED: &str = "-mended";
 const SALVAGED: &str = "-salvaged";
 /// In the header of a database that has checksums, beside the reserve itself: so no single damage makes it look like one without.
 pub(crate) const APPLICATION_ID: i32 = 0x6368_6174;
+/// In its place, once a mark is beside it: where that is gone later, this tells.
+pub(crate) const MARKED: i32 = 0x6368_6d6b;
 
 /// Whether the database is one of an earlier version, without checksums.
 fn is_unprotected(path: &Path) -> io::Result<bool> {
@@ -49,11 +57,12 @@ fn is_unprotected(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether the database comes from where no checksums are: from an earlier version, or, without a mark beside it, from a backup that
+/// Whether the database comes from where no checksums are: from an earlier version, or, where no replica has run yet, from a backup that
 /// another SQLite made, which copies stale ones along.
 pub(crate) fn wants_protection(directory: &DataDirectory) -> io::Result<bool> {
     let path = directory.database();
-    let is_copy = !directory.mark().exists() && std::fs::metadata(&path).is_ok_and(|file| file.len() > 0);
+    let is_elsewhere = !directory.mark().exists() && !directory.has_identity();
+    let is_copy = is_elsewhere && std::fs::metadata(&path).is_ok_and(|file| file.len() > 0);
     Ok(is_copy || is_unprotected(&path)?)
 }
 
@@ -68,6 +77,8 @@ pub(crate) fn protect(directory: &DataDirectory) -> Result<(), DiskError> {
         return Err(DiskError::File(io::Error::other("the database is in use by another program")));
     }
     old.close().map_err(|(_, error)| error)?;
+    // Its log and journal are gone for good before another file has its name: they would be played into that.
+    directory.sync().map_err(DiskError::File)?;
     let new = fresh(directory)?;
     new.execute("ATTACH ? AS old", [format!("file:{}?vfs=unix", escaped(&path))])?;
     let transaction = new.unchecked_transaction()?;
@@ -95,44 +106,77 @@ pub(crate) fn salvage(
     tracing::error!(path = %directory.database().display(), what, "the database is damaged");
     let new = fresh(directory)?;
     let transaction = new.unchecked_transaction()?;
-    let (source, checked) = open_old(directory)?;
-    if let Ok(old) = &checked {
-        migrations::refuse_newer(old)?;
+    let old = open_old(directory)?;
+    if let Ok(checked) = &old.checked {
+        migrations::refuse_newer(checked)?;
     }
-    let facts = checked.as_ref().ok().and_then(|old| log_table::facts(old).ok().flatten());
+    let facts = old.facts();
     if let Some(found) = facts.as_ref().filter(|facts| facts.id != id) {
         return Err(DiskError::OtherReplica { path: directory.database(), found: found.id, wanted: id });
     }
-    let mark = mark.filter(|mark| match (&facts, mark.run) {
-        (Some(facts), Some(run)) => run.disk == facts.disk,
-        (facts, run) => facts.is_some() || run.is_some(),
-    });
-    match facts.clone().or_else(|| mark.and_then(|mark| of_mark(id, &mark))) {
-        None => tracing::error!(
-            "nothing says what this disk had promised: it is another one from now on, and learns everything"
-        ),
-        Some(mut proven) => {
-            let log = copy_log(&checked, &source, &new, mark)?;
-            let held = held(&checked, &proven, mark);
-            complete(&mut proven, facts.is_some(), directory, &log, mark, held);
-            log_table::restore(&new, &proven)?;
-            if let Ok(old) = &checked {
-                copy_knowledge(old, &new, proven.impaired_until.is_none())?;
-            }
-            let (entries, impaired) = (log.last, proven.impaired_until.is_some());
-            tracing::error!(
-                entries,
-                impaired,
-                "the sound entries of its log were saved; the state is made anew from them"
-            );
-        }
+    let is_whole = |facts: &Facts| facts.impaired_until.or(mark.and_then(|mark| mark.run?.impaired_until)).is_none();
+    if facts.as_ref().is_some_and(is_whole) {
+        aside::all_recovered(directory).map_err(DiskError::File)?;
     }
+    aside::room(directory)?;
+    let outcome = match (&old.checked, &facts) {
+        (Ok(checked), Some(facts)) if unless_damaged(is_unproven(checked, directory, facts, mark))? != Some(false) => {
+            let another = Facts { disk: DiskId(recovery::random()), ..facts.clone() };
+            tracing::error!("nothing says that what it had promised is all: it is another disk from now on");
+            take_over(directory, &old, &new, another, None)?;
+            Outcome::Kept
+        }
+        _ => match facts.or_else(|| mark.and_then(|mark| of_mark(id, &mark))) {
+            Some(facts) => take_over(directory, &old, &new, facts, mark)?,
+            None => {
+                tracing::error!(
+                    "nothing says what this disk had promised: it is another one from now on, and learns everything"
+                );
+                Outcome::Kept
+            }
+        },
+    };
     transaction.commit()?;
     new.close().map_err(|(_, error)| error)?;
-    drop(checked);
+    drop(old);
+    aside::announce(directory, outcome).map_err(DiskError::File)?;
     std::fs::rename(directory.beside(NEW), directory.beside(SALVAGED)).map_err(DiskError::File)?;
     directory.sync().map_err(DiskError::File)?;
     finish(directory).map_err(DiskError::File)
+}
+
+/// Brings what is sound of the old database into the new one, which has these facts as far as they are proven.
+fn take_over(
+    directory: &DataDirectory,
+    old: &Old,
+    new: &Connection,
+    mut facts: Facts,
+    mark: Option<Mark>,
+) -> Result<Outcome, DiskError> {
+    let log = copy_log(old, new, mark)?;
+    complete(&mut facts, old, directory, &log, mark);
+    // Another disk has acknowledged nothing, and has no word of this one's process runs.
+    let is_another = old.facts().is_some_and(|old| old.disk != facts.disk);
+    if is_another {
+        facts.impaired_until = None;
+    }
+    log_table::restore(new, &facts)?;
+    let is_impaired = facts.impaired_until.is_some();
+    let mut all = false;
+    if let Ok(checked) = &old.checked {
+        copy_knowledge(checked, new, !is_impaired && !is_another)?;
+        all = unless_damaged(log_table::copy_set_aside(checked, new))?.is_some();
+    }
+    tracing::error!(
+        entries = log.last,
+        impaired = is_impaired,
+        "the sound entries of its log were saved; the state is made anew from them"
+    );
+    Ok(match (all, is_impaired) {
+        (false, _) => Outcome::Kept,
+        (true, true) => Outcome::Lacking,
+        (true, false) => Outcome::Recovered,
+    })
 }
 
 /// Puts the new database in the place of the damaged one, if there is one that waits for that.
@@ -141,24 +185,14 @@ pub(crate) fn finish(directory: &DataDirectory) -> io::Result<()> {
     if !salvaged.exists() {
         return Ok(());
     }
-    let aside = (1..).map(|number| format!(".damaged-{number}"));
-    // The two files of one database get one number: a crash may have moved the first of them, which is the log.
-    let free = |end: &String| !directory.beside(end).exists();
-    let aside = aside.into_iter().find(free).unwrap_or_default();
-    for (from, end) in [("-wal", "-wal"), ("", "")] {
-        let path = directory.beside(from);
-        if path.exists() {
-            std::fs::rename(path, directory.beside(&format!("{aside}{end}")))?;
-        }
-    }
+    aside::put(directory)?;
     remove(directory, MENDED)?;
     remove_file(&directory.beside("-shm"))?;
     remove_file(&directory.beside(DAMAGE_SUFFIX))?;
     directory.sync()?;
     std::fs::rename(&salvaged, directory.database())?;
     directory.sync()?;
-    tracing::error!(path = %directory.beside(&aside).display(), "the damaged database is kept for people; nothing reads it any more");
-    Ok(())
+    aside::prune(directory)
 }
 
 /// A new database with every table, under a name that does not count yet.
@@ -173,24 +207,38 @@ fn fresh(directory: &DataDirectory) -> Result<Connection, DiskError> {
     Ok(new)
 }
 
-/// The old database, and a connection to it that gives nothing unproven, if one can be had. One without checksums proves nothing, and has nothing better.
-fn open_old(directory: &DataDirectory) -> Result<(PathBuf, rusqlite::Result<Connection>), DiskError> {
-    if is_unprotected(&directory.database()).unwrap_or(false) {
-        let source = directory.database();
-        let old = unchecked(&source);
-        return Ok((source, old));
-    }
-    let source = mended(directory).map_err(DiskError::File)?;
-    let old = checked(&source);
-    Ok((source, old))
+/// The damaged database, to be read from.
+struct Old {
+    /// A copy of it.
+    source: PathBuf,
+    /// A connection that gives nothing unproven, if one can be had.
+    checked: rusqlite::Result<Connection>,
+    /// A part of its log could not be read.
+    is_cut: bool,
 }
 
-/// A copy of the database in which single flipped bits are turned back, and its write-ahead log beside it.
-fn mended(directory: &DataDirectory) -> io::Result<PathBuf> {
+impl Old {
+    /// The row of facts, as its page proves it.
+    fn facts(&self) -> Option<Facts> {
+        self.checked.as_ref().ok().and_then(|old| log_table::facts(old).ok().flatten())
+    }
+}
+
+/// One without checksums proves nothing, and has nothing better.
+fn open_old(directory: &DataDirectory) -> Result<Old, DiskError> {
+    let has_checksums = !is_unprotected(&directory.database()).unwrap_or(false);
+    let (source, is_cut) = copied(directory, has_checksums).map_err(DiskError::File)?;
+    let checked = if has_checksums { checked(&source) } else { unchecked(&source) };
+    Ok(Old { source, checked, is_cut })
+}
+
+/// A copy of the database, with its log and journal as far as they can be read, and whether one of these had to be cut. `mending`: single flipped
+/// bits are turned back in it.
+fn copied(directory: &DataDirectory, mending: bool) -> io::Result<(PathBuf, bool)> {
     remove(directory, MENDED)?;
     let path = directory.beside(MENDED);
     let old = match File::open(directory.database()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((path, false)),
         old => old?,
     };
     let length = old.metadata()?.len();
@@ -201,7 +249,7 @@ fn mended(directory: &DataDirectory) -> io::Result<PathBuf> {
         if old.read_exact_at(&mut page, (number - 1) * PAGE as u64).is_err() {
             page.fill(0);
         }
-        match mend(&mut page, number) {
+        match if mending { mend(&mut page, number) } else { Page::Sound } {
             Page::Sound => {}
             Page::Mended => tracing::error!(page = number, "one bit had flipped; the copy has it right"),
             // SQLite never wrote it, and never reads it.
@@ -211,11 +259,36 @@ fn mended(directory: &DataDirectory) -> io::Result<PathBuf> {
         new.write_all(&page)?;
     }
     new.flush()?;
-    let log = directory.beside("-wal");
-    if log.exists() {
-        std::fs::copy(log, directory.beside(&format!("{MENDED}-wal")))?;
+    let mut is_cut = false;
+    for end in ["-wal", "-journal"] {
+        is_cut |= !copy_readable(&directory.beside(end), &directory.beside(&format!("{MENDED}{end}")))?;
     }
-    Ok(path)
+    Ok((path, is_cut))
+}
+
+/// Copies a file up to where it cannot be read. Whether that is its end.
+fn copy_readable(from: &Path, to: &Path) -> io::Result<bool> {
+    let cut = |error: io::Error| {
+        if !is_unreadable(&error) {
+            return Err(error);
+        }
+        tracing::error!(path = %from.display(), %error, "ends where it cannot be read");
+        Ok(false)
+    };
+    let mut old = match File::open(from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return cut(error),
+        Ok(old) => old,
+    };
+    let mut new = File::create(to)?;
+    let mut bytes = [0; 16 * PAGE];
+    loop {
+        match old.read(&mut bytes) {
+            Ok(0) => return Ok(true),
+            Ok(length) => new.write_all(&bytes[..length])?,
+            Err(error) => return cut(error),
+        }
+    }
 }
 
 /// Removes a database of ours that does not count, and all that SQLite and the layer put beside it.
@@ -224,13 +297,6 @@ fn remove(directory: &DataDirectory, database: &str) -> io::Result<()> {
         remove_file(&directory.beside(&format!("{database}{end}")))?;
     }
     Ok(())
-}
-
-fn remove_file(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 fn checked(source: &Path) -> rusqlite::Result<Connection> {
@@ -273,17 +339,12 @@ struct Copied {
 }
 
 /// Copies the log as far as its chain verifies, also from pages that do not.
-fn copy_log(
-    checked: &rusqlite::Result<Connection>,
-    source: &Path,
-    new: &Connection,
-    mark: Option<Mark>,
-) -> Result<Copied, DiskError> {
+fn copy_log(old: &Old, new: &Connection, mark: Option<Mark>) -> Result<Copied, DiskError> {
     let mut copied = Copied::default();
     if mark.is_some_and(|mark| mark.index == 0) {
         copied.at_mark = Some(ChainHash::default());
     }
-    for old in [checked.as_ref().ok(), unchecked(source).ok().as_ref()].into_iter().flatten() {
+    for old in [old.checked.as_ref().ok(), unchecked(&old.source).ok().as_ref()].into_iter().flatten() {
         if !copied.complete {
             copy_entries(old, new, mark, &mut copied)?;
         }
@@ -327,33 +388,26 @@ fn held(checked: &rusqlite::Result<Connection>, facts: &Facts, mark: Option<Mark
 }
 
 /// Brings what is proven of the facts to what the new database is.
-fn complete(
-    facts: &mut Facts,
-    read: bool,
-    directory: &DataDirectory,
-    log: &Copied,
-    mark: Option<Mark>,
-    held: Option<u64>,
-) {
-    if !read {
+fn complete(facts: &mut Facts, old: &Old, directory: &DataDirectory, log: &Copied, mark: Option<Mark>) {
+    let from_page = old.facts().is_some();
+    if !from_page {
         let identity = directory.identity().filter(|identity| identity.disk == facts.disk);
         facts.cluster = identity.and_then(|identity| identity.cluster).or(log.cluster);
     }
     if let Some(mark) = mark {
         facts.promised = facts.promised.max(mark.promised);
-        if let Some(run) = mark.run {
-            facts.committed = facts.committed.max(run.committed);
-            if run.incarnation.count > facts.incarnation.count {
-                facts.incarnation = run.incarnation;
-                facts.impaired_until = facts.impaired_until.max(run.impaired_until);
-            }
-        }
+        facts.committed = facts.committed.max(mark.run.map_or(0, |run| run.committed));
     }
+    let held = held(&old.checked, facts, mark);
     let differs = mark.is_some_and(|mark| log.at_mark != Some(mark.hash));
-    let whole = log.complete && !differs && held.is_some_and(|held| log.last >= held) && log.last >= facts.committed;
-    if !whole {
+    // After a power failure the mark can be behind. Then the database must say what the log held, and its process run.
+    let is_last = mark.is_some_and(|mark| mark.is_last);
+    let is_unsure = !is_last && (old.is_cut || !from_page);
+    let reaches = held.is_some_and(|held| log.last >= held) && log.last >= facts.committed;
+    if !(log.complete && !differs && !is_unsure && reaches) {
         // Without a witness of its end, only what is committed in a later epoch says that it holds everything again.
-        let until = held.unwrap_or(i64::MAX as u64).max(facts.committed).max(log.last);
+        let held = held.filter(|_| !is_unsure && (is_last || !differs));
+        let until = held.unwrap_or(UNKNOWN_END).max(facts.committed).max(log.last);
         facts.impaired_until = facts.impaired_until.max(Some(until));
     }
     facts.committed = facts.committed.min(log.last);
@@ -373,10 +427,23 @@ fn copy_knowledge(old: &Connection, new: &Connection, whole: bool) -> Result<(),
     Ok(())
 }
 
+fn is_unproven(
+    checked: &Connection,
+    directory: &DataDirectory,
+    facts: &Facts,
+    mark: Option<Mark>,
+) -> rusqlite::Result<bool> {
+    recovery::is_unproven(checked, directory, facts.disk, mark)
+}
+
 fn unless_damaged<T>(read: rusqlite::Result<T>) -> Result<Option<T>, DiskError> {
     match read {
         Ok(value) => Ok(Some(value)),
         Err(error) if is_damage(&error) => Ok(None),
+        // There is no such table: it was made in the part of the log that is lost.
+        Err(error) if error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_ERROR) => {
+            Ok(None)
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -408,7 +475,8 @@ mod tests {
             let run = Incarnation { count: 5, nonce: 5 };
             let mark =
                 crate::storage::mark::Run { disk: old.disk, incarnation: run, committed: 0, impaired_until: None };
-            let mark = Mark { index: 0, hash: ChainHash::default(), promised: Epoch::ZERO, run: Some(mark) };
+            let mark =
+                Mark { index: 0, hash: ChainHash::default(), promised: Epoch::ZERO, run: Some(mark), is_last: true };
             log_table::restore(&new, &of_mark(ReplicaId(1), &mark).expect("it has facts")).expect("restored");
             drop(new);
             std::fs::rename(directory.beside(NEW), directory.beside(SALVAGED)).expect("renamed");
