@@ -218,8 +218,7 @@ impl SqliteDisk {
             Persist::Promise(promised) => self.end.promised = *promised,
             Persist::CutBack(from) => {
                 let index = from - 1;
-                let before = self.read(index, 0).into_iter().find(|entry| entry.index == index);
-                self.end = Mark { index, hash: before.map(|entry| entry.hash).unwrap_or_default(), ..self.end };
+                self.end = Mark { index, hash: log_table::hash_at(&self.connection, index)?, ..self.end };
                 self.mark_file.lower(self.end).map_err(DiskError::File)?;
                 reach(Point::CuttingBack);
             }
@@ -423,6 +422,48 @@ mod tests {
         let (_, new, found) = SqliteDisk::open(directory, ReplicaId(1)).expect("a new disk");
         assert!(!new.same_disk(&old));
         assert_eq!(found.impaired_until, None);
+    }
+
+    /// The mark is lowered to an entry's hash: if that cannot be read, the process ends, and the mark says what it said.
+    #[test]
+    fn a_cut_behind_an_entry_that_cannot_be_read_fails() {
+        use std::os::unix::fs::FileExt as _;
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let directory = Arc::new(DataDirectory::take(&dir.path().join("1"), ReplicaId(1)).expect("free"));
+        let (mut disk, _, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
+        let epoch = Epoch { round: 1, replica: ReplicaId(1) };
+        let (mut hash, marker) = (ChainHash::default(), [0xa5; 3000]);
+        SqliteDisk::begin(&mut disk, true).expect("begun");
+        for index in 1..=4 {
+            let entry = Entry::chained(hash, index, epoch, Body::Commands(marker.to_vec().into()));
+            hash = entry.hash;
+            disk.persist(&Persist::Append(entry)).expect("persisted");
+        }
+        disk.commit().expect("committed");
+        let before = MarkFile::read(&directory.mark()).expect("readable");
+        // Whoever else writes makes the page cache forget.
+        let other = connect(&directory.database(), OpenFlags::default()).expect("opened");
+        other.execute_batch("CREATE TABLE other (x); DROP TABLE other").expect("written");
+        other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("checkpointed");
+        let bytes = std::fs::read(directory.database()).expect("readable");
+        let file = std::fs::OpenOptions::new().write(true).open(directory.database()).expect("there");
+        for (page, at) in bytes.chunks(4096).zip((0..).step_by(4096)) {
+            if page.windows(1000).any(|bytes| bytes == &marker[..1000]) {
+                file.write_all_at(&[0; 8], at + 3000).expect("written");
+            }
+        }
+        SqliteDisk::begin(&mut disk, true).expect("begun");
+        let error = disk.persist(&Persist::CutBack(3)).expect_err("entry 2 cannot be read");
+        assert!(error.is_damage(), "{error}");
+        assert_eq!(MarkFile::read(&directory.mark()).expect("readable"), before);
+        drop(disk);
+
+        let (mut disk, _, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("saved");
+        SqliteDisk::begin(&mut disk, true).expect("begun");
+        disk.persist(&Persist::CutBack(9)).expect_err("there is no entry 8");
+        disk.persist(&Persist::CutBack(1)).expect("the empty log has a hash");
+        let lowered = MarkFile::read(&directory.mark()).expect("readable");
+        assert_eq!(lowered.map(|mark| (mark.index, mark.hash)), Some((0, ChainHash::default())));
     }
 
     #[test]

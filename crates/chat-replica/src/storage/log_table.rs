@@ -119,6 +119,15 @@ fn undecodable(column: usize) -> Error {
 pub(crate) const SELECT_FROM: &str =
     "SELECT idx, round, replica, kind, body, hash FROM log WHERE idx >= ? ORDER BY idx";
 
+/// The chain's hash at this entry, or at 0 of the empty log.
+pub(crate) fn hash_at(connection: &Connection, index: u64) -> Result<ChainHash> {
+    if index == 0 {
+        return Ok(ChainHash::default());
+    }
+    let sql = "SELECT hash FROM log WHERE idx = ?";
+    connection.prepare_cached(sql)?.query_row([index as i64], |row| Ok(ChainHash(blob(row, 0)?)))
+}
+
 /// Carries out what the protocol wants durable, within the open transaction.
 pub(crate) fn persist(connection: &Connection, what: &Persist) -> Result<()> {
     match what {
