@@ -139,6 +139,15 @@ fn a_page_of_the_database() {
     assert!(found.same_disk && found.last < ENTRIES && found.impaired_until == Some(ENTRIES), "{found:?}");
 }
 
+/// What the log has whole is written anew, and nothing is set aside.
+#[test]
+fn the_first_page_of_the_database_while_the_log_has_it() {
+    let (_dir, path, me) = template(false);
+    let Some(found) = start_without(&path, &me, &[("replica.db", 0, 4096)]) else { return };
+    assert_eq!(found, Found { same_disk: true, last: ENTRIES, impaired_until: None });
+    assert!(File::open(path.join("replica.db.damaged-1")).is_err());
+}
+
 #[test]
 fn one_copy_of_the_mark_is_enough() {
     for at in [0, SECOND] {

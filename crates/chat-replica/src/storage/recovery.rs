@@ -7,7 +7,7 @@ use super::mark::Mark;
 use super::salvage;
 use crate::failpoint::{Point, reach};
 use crate::protocol::*;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 
 /// The log as it was read and verified.
 #[derive(Default)]
@@ -64,6 +64,7 @@ pub(crate) fn start(
     reach(Point::StartBegun);
     transaction.commit()?;
     reach(Point::StartDurable);
+    move_log(connection)?;
     let known = log_table::known(connection)?;
     let deaths = log_table::deaths(connection)?;
     let identity = Identity { replica: facts.id, disk: facts.disk, cluster: facts.cluster };
@@ -73,6 +74,16 @@ pub(crate) fn start(
     let recovered =
         Recovered { cluster: facts.cluster, promised: facts.promised, log: found.log, deaths, known, impaired_until };
     Ok((member, recovered, facts.applied))
+}
+
+/// Moves the write-ahead log into the database. A power cut within a checkpoint has left torn pages there, which SQLite reads from the log; whoever
+/// looks at the file itself would take them for damage (`scrub`).
+fn move_log(connection: &Connection) -> rusqlite::Result<()> {
+    match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+        // A full disk is for the first commit to tell that finds no room: until then, there is something to read here.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
+        moved => moved,
+    }
 }
 
 /// Whether nothing proves that the facts in the database, which are of this disk, are the last (rule 12): the mark that it once had is gone, so

@@ -121,7 +121,8 @@ pub(crate) fn salvage(
     aside::room(directory)?;
     let outcome = match (&old.checked, &facts) {
         (Ok(checked), Some(facts)) if unless_damaged(is_unproven(checked, directory, facts, mark))? != Some(false) => {
-            let another = Facts { disk: DiskId(recovery::random()), ..facts.clone() };
+            let (disk, incarnation) = (DiskId(recovery::random()), Incarnation { count: 0, nonce: 0 });
+            let another = Facts { disk, incarnation, ..facts.clone() };
             tracing::error!("nothing says that what it had promised is all: it is another disk from now on");
             take_over(directory, &old, &new, another, None)?;
             Outcome::Kept

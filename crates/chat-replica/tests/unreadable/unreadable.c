@@ -4,8 +4,8 @@
  *              anything. They are known by their inode from then on, as sectors are: a file that is made anew under the same name is sound, and
  *              one that is renamed is not.
  *
- * A read ends before the first byte that cannot be read, and one that begins there fails with EIO. So does a write of less than a page over
- * it: the kernel would have to read the rest. A write of whole pages makes them sound, which is not needed here, and fails too.
+ * A read ends before the first byte that cannot be read, and one that begins there fails with EIO. So does a write over a part of what cannot
+ * be read: the kernel would have to read the rest. A write over all of it makes it sound: the disk has sectors in reserve.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -98,8 +98,26 @@ ssize_t read(int fd, void *out, size_t amount) {
     return real_read(fd, out, (size_t)some);
 }
 
+/* Whether these bytes can be written. */
+static int writable(int fd, size_t amount, off_t at) {
+    struct stat file;
+    int before = errno;
+    if (readable(fd, amount, at) == (ssize_t)amount || fstat(fd, &file) != 0) {
+        errno = before;
+        return 1;
+    }
+    for (int i = 0; i < count; i++)
+        if (bad[i].device == file.st_dev && bad[i].inode == file.st_ino && at <= bad[i].from && bad[i].to <= at + (off_t)amount)
+            bad[i].to = bad[i].from;
+    errno = EIO;
+    if (readable(fd, amount, at) != (ssize_t)amount)
+        return 0;
+    errno = before;
+    return 1;
+}
+
 ssize_t pwrite(int fd, const void *bytes, size_t amount, off_t at) {
-    return readable(fd, amount, at) == (ssize_t)amount ? real_pwrite(fd, bytes, amount, at) : (errno = EIO, -1);
+    return writable(fd, amount, at) ? real_pwrite(fd, bytes, amount, at) : -1;
 }
 
 ssize_t pwrite64(int fd, const void *bytes, size_t amount, off_t at) {
@@ -107,13 +125,7 @@ ssize_t pwrite64(int fd, const void *bytes, size_t amount, off_t at) {
 }
 
 ssize_t write(int fd, const void *bytes, size_t amount) {
-    int before = errno;
-    if (readable(fd, amount, lseek(fd, 0, SEEK_CUR)) != (ssize_t)amount) {
-        errno = EIO;
-        return -1;
-    }
-    errno = before;
-    return real_write(fd, bytes, amount);
+    return writable(fd, amount, lseek(fd, 0, SEEK_CUR)) ? real_write(fd, bytes, amount) : -1;
 }
 
 /* What is copied in the kernel would go past the others. */
