@@ -1,12 +1,16 @@
 //! What two faults at once do to a replica's disk, on real files (rule 15): a power cut and rot, rot and a mark that is gone, a crash and rot.
 //! `unreadable.rs` has sectors that cannot be read, `bit_flips.rs` single faults.
 
+mod old_mark;
+
 use chat_replica::node::Disk as _;
 use chat_replica::protocol::*;
 use chat_replica::storage::{DataDirectory, SqliteDisk};
 use chat_sqlite_checksum::page::verifies;
 use chat_sqlite_checksum::{PAGE, VFS};
+use old_mark::set_back;
 use rusqlite::{Connection, OpenFlags};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -54,21 +58,6 @@ fn copy(from: &Path, to: &Path) {
 
 fn set_aside(path: &Path) -> bool {
     path.join("replica.db.damaged-1").exists()
-}
-
-/// As it is after a power failure that took what the mark said since the log ended at this entry.
-fn set_back_mark(path: &Path, to: &Entry, another_boot: bool) {
-    let mut mark = std::fs::read(path.join("replica.mark")).expect("readable");
-    for at in [0, PAGE] {
-        mark[at..at + 8].copy_from_slice(&to.index.to_le_bytes());
-        mark[at + 8..at + 40].copy_from_slice(&to.hash.0);
-        if another_boot {
-            mark[at + 100..at + 116].copy_from_slice(&[9; 16]);
-        }
-        let check = blake3::hash(&mark[at..at + 116]);
-        mark[at + 116..at + 132].copy_from_slice(&check.as_bytes()[..16]);
-    }
-    std::fs::write(path.join("replica.mark"), mark).expect("written");
 }
 
 /// A checkpoint that the power cut off: of each page that it wrote, some sectors are new and some old.
@@ -147,7 +136,7 @@ fn a_start_that_only_the_mark_knows() {
     for (case, number) in cases.into_iter().zip(1..) {
         let (another_boot, as_at_start, salvaged, until) = case;
         let (path, lost, all) = lost_a_start(dir.path(), &number.to_string());
-        set_back_mark(&path, &all[if as_at_start { 19 } else { 39 }], another_boot);
+        set_back(&path, &all[if as_at_start { 19 } else { 39 }], another_boot);
         if salvaged {
             std::fs::write(path.join("replica.db-damage"), "noted").expect("written");
         }
@@ -161,6 +150,30 @@ fn a_start_that_only_the_mark_knows() {
         assert_eq!(again.impaired_until, until, "{case:?}");
         assert!(!tells_of(&again, &lost), "{case:?}");
         assert_eq!(tells_of(&again, &me), until.is_none(), "{case:?}: a damaged log gives no word");
+    }
+}
+
+/// With the facts of the database, it is lost whether it knew of the last start.
+#[test]
+fn facts_that_only_an_old_mark_knows() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let all = entries(20);
+    for (another_boot, until) in [(false, None), (true, Some(UNKNOWN))] {
+        let path = dir.path().join(if another_boot { "old" } else { "new" });
+        let me = run(&path, &all);
+        set_back(&path, &all[9], another_boot);
+        let connection =
+            Connection::open_with_flags_and_vfs(path.join("replica.db"), OpenFlags::default(), VFS).expect("opened");
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("checkpointed");
+        let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'replica'";
+        let page: u64 = connection.query_row(sql, [], |row| row.get::<_, u32>(0)).expect("there").into();
+        drop(connection);
+        let file = std::fs::OpenOptions::new().write(true).open(path.join("replica.db")).expect("there");
+        file.write_all_at(&[0xff; 512], (page - 1) * PAGE as u64).expect("written");
+        let (_, member, found) = open(&path);
+        assert!(member.same_disk(&me) && set_aside(&path));
+        assert_eq!((found.log.last, found.promised, found.impaired_until), (20, EPOCH, until));
+        assert_eq!(tells_of(&found, &me), !another_boot, "a damaged log gives no word");
     }
 }
 

@@ -3,6 +3,8 @@
 //! The file system fails no read on demand, so a small library in C, `unreadable/unreadable.c`, is preloaded into the process that starts:
 //! this one, once more. Without a C compiler, or where preloading has no effect, the tests say `skipped`.
 
+mod old_mark;
+
 use chat_replica::node::Disk as _;
 use chat_replica::protocol::*;
 use chat_replica::storage::{DataDirectory, SqliteDisk};
@@ -25,19 +27,23 @@ fn open(path: &Path) -> (SqliteDisk, Member, Recovered) {
     SqliteDisk::open(directory, ReplicaId(2)).unwrap_or_else(|error| panic!("it does not start: {error}"))
 }
 
+fn entries() -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for index in 1..=ENTRIES {
+        let before = entries.last().map(|entry| entry.hash).unwrap_or_default();
+        entries.push(Entry::chained(before, index, EPOCH, Body::Commands(vec![index as u8; 3000].into())));
+    }
+    entries
+}
+
 /// A data directory with a log of some entries, and the id of its disk. `checkpointed`: all in the database, or in the write-ahead log.
 fn template(checkpointed: bool) -> (TempDir, PathBuf, Member) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("2");
     let (mut disk, me, _) = open(&path);
-    let mut hash = ChainHash::default();
-    for index in 1..=ENTRIES {
+    for entry in entries() {
         disk.begin(true).expect("begun");
-        if index == 1 {
-            disk.persist(&Persist::Promise(EPOCH)).expect("persisted");
-        }
-        let entry = Entry::chained(hash, index, EPOCH, Body::Commands(vec![index as u8; 3000].into()));
-        hash = entry.hash;
+        disk.persist(&Persist::Promise(EPOCH)).expect("persisted");
         disk.persist(&Persist::Append(entry)).expect("persisted");
         disk.commit().expect("committed");
     }
@@ -121,6 +127,19 @@ fn the_write_ahead_log_ends_where_it_cannot_be_read() {
         "it is damage, and the mark says how much: {found:?}"
     );
     assert_eq!(std::fs::metadata(path.join("replica.db.damaged-1-wal")).expect("kept").len(), size);
+}
+
+/// After a power failure the mark is perhaps behind: what cannot be read was perhaps acknowledged.
+#[test]
+fn the_write_ahead_log_ends_behind_an_old_mark() {
+    for (another_boot, until) in [(false, None), (true, Some(i64::MAX as u64))] {
+        let (_dir, path, me) = template(false);
+        old_mark::set_back(&path, &entries()[4], another_boot);
+        let bad = std::fs::metadata(path.join("replica.db-wal")).expect("there").len() / 2 / 4096 * 4096;
+        let Some(found) = start_without(&path, &me, &[("replica.db-wal", bad, bad + 4096)]) else { return };
+        assert!(found.last > 5 && found.last < ENTRIES, "{found:?}");
+        assert_eq!((found.same_disk, found.impaired_until), (true, until), "another boot: {another_boot}");
+    }
 }
 
 #[test]

@@ -105,6 +105,8 @@ pub(crate) fn is_unproven(
 pub(crate) fn remember_mark(connection: &Connection) -> rusqlite::Result<()> {
     if application(connection)? != salvage::MARKED {
         connection.pragma_update(None, "application_id", salvage::MARKED)?;
+        // Not to be lost with the end of a log.
+        move_log(connection)?;
     }
     Ok(())
 }
