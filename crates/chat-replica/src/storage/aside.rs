@@ -74,11 +74,15 @@ pub(crate) fn all_recovered(directory: &DataDirectory) -> io::Result<()> {
     change(directory, Outcome::Recovered)
 }
 
+/// It becomes another disk: what earlier ones lack may never come.
+pub(crate) fn not_recovered(directory: &DataDirectory) -> io::Result<()> {
+    change(directory, Outcome::Kept)
+}
+
 /// Says what comes of the one that is set aside next.
 pub(crate) fn announce(directory: &DataDirectory, outcome: Outcome) -> io::Result<()> {
     if outcome == Outcome::Kept {
-        // Whatever its disk lacked, it will not be repaired as that disk.
-        change(directory, Outcome::Kept)?;
+        not_recovered(directory)?;
     }
     note(directory, next(directory)?, outcome)?;
     directory.sync()
@@ -111,23 +115,29 @@ pub(crate) fn put(directory: &DataDirectory) -> io::Result<()> {
     Ok(())
 }
 
-/// Deletes those that nobody needs.
-pub(crate) fn prune(directory: &DataDirectory) -> io::Result<()> {
+/// Deletes those that nobody needs, as far as that is possible.
+pub(crate) fn prune(directory: &DataDirectory) {
+    if let Err(error) = try_prune(directory) {
+        tracing::warn!(%error, "damaged databases that nobody needs any more are not deleted");
+    }
+}
+
+fn try_prune(directory: &DataDirectory) -> io::Result<()> {
     let numbers = numbers(directory)?;
     let between = numbers.get(1..numbers.len().saturating_sub(KEPT_NEWEST)).unwrap_or_default();
     for number in between.iter().copied().filter(|number| outcome(directory, *number) == Some(Outcome::Recovered)) {
         let path = directory.beside(&format!(".damaged-{number}"));
-        tracing::warn!(path = %path.display(), "deleted: all of it had been recovered, and the first and the newest are kept");
         for file in files(directory, number).chain([directory.beside(&format!(".damaged-{number}{OUTCOME}"))]) {
             remove_file(&file)?;
         }
+        tracing::warn!(path = %path.display(), "deleted: all of it had been recovered, and the first and the newest are kept");
     }
     Ok(())
 }
 
 /// Whether there may be one more.
 pub(crate) fn room(directory: &DataDirectory) -> Result<(), DiskError> {
-    prune(directory).map_err(DiskError::File)?;
+    prune(directory);
     let count = numbers(directory).map_err(DiskError::File)?.len();
     if count < MOST { Ok(()) } else { Err(DiskError::NoMoreSetAside { path: directory.database(), count }) }
 }
@@ -150,7 +160,7 @@ mod tests {
         }
         announce(directory, outcome).expect("said");
         put(directory).expect("renamed");
-        prune(directory).expect("pruned");
+        prune(directory);
     }
 
     #[test]

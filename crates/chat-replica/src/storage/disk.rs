@@ -5,7 +5,7 @@ use super::log_table;
 use super::mark::{Mark, MarkFile, Run};
 use super::migrations::{self, MigrationError};
 use super::state::{STATEMENTS, SqliteState};
-use super::{damage, recovery, salvage, words};
+use super::{damage, protect, recovery, salvage, words};
 use crate::failpoint::{Point, reach};
 use crate::node::Disk;
 use crate::protocol::*;
@@ -128,8 +128,8 @@ impl SqliteDisk {
 
     fn start(directory: Arc<DataDirectory>, id: ReplicaId) -> Result<(SqliteDisk, Member, Recovered), DiskError> {
         // What cannot even be read for that is SQLite's to find, and then to be salvaged.
-        if salvage::wants_protection(&directory).unwrap_or(false) {
-            salvage::protect(&directory)?;
+        if protect::wants_protection(&directory).unwrap_or(false) {
+            protect::protect(&directory)?;
         }
         let mut connection = connect(&directory.database(), OpenFlags::default())?;
         keep_log_on_close(&connection)?;
@@ -143,7 +143,7 @@ impl SqliteDisk {
         connection.pragma_update(None, "foreign_keys", false)?;
         migrations::migrate(&mut connection)?;
         if connection.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0))? == 0 {
-            connection.pragma_update(None, "application_id", salvage::APPLICATION_ID)?;
+            connection.pragma_update(None, "application_id", protect::APPLICATION_ID)?;
         }
         let mark = MarkFile::read(&directory.mark()).map_err(DiskError::File)?;
         let started = recovery::start(&mut connection, &directory, id, mark);

@@ -4,7 +4,7 @@ use super::directory::{DataDirectory, Identity};
 use super::disk::DiskError;
 use super::log_table::{self, Facts};
 use super::mark::Mark;
-use super::salvage;
+use super::{aside, protect};
 use crate::failpoint::{Point, reach};
 use crate::protocol::*;
 use rusqlite::{Connection, ErrorCode, params};
@@ -35,7 +35,8 @@ pub(crate) fn start(
     let is_another = is_unproven(connection, directory, facts.disk, mark)?;
     if is_another {
         tracing::error!("nothing says that what the database has promised is all: this is another disk from now on");
-        // It has acknowledged nothing.
+        // It has acknowledged nothing, and will not be repaired as what it was.
+        aside::not_recovered(directory).map_err(DiskError::File)?;
         (facts.disk, facts.impaired_until) = (DiskId(random()), None);
     }
     let mark = mark.filter(|_| !is_another);
@@ -97,14 +98,14 @@ pub(crate) fn is_unproven(
 ) -> rusqlite::Result<bool> {
     match mark {
         Some(mark) => Ok(mark.run.is_some_and(|run| run.disk != disk)),
-        None => Ok(directory.has_identity() && application(connection)? == salvage::MARKED),
+        None => Ok(directory.has_identity() && application(connection)? == protect::MARKED),
     }
 }
 
 /// Remembers in the database that it has a mark beside it.
 pub(crate) fn remember_mark(connection: &Connection) -> rusqlite::Result<()> {
-    if application(connection)? != salvage::MARKED {
-        connection.pragma_update(None, "application_id", salvage::MARKED)?;
+    if application(connection)? != protect::MARKED {
+        connection.pragma_update(None, "application_id", protect::MARKED)?;
         // Not to be lost with the end of a log.
         move_log(connection)?;
     }

@@ -1,6 +1,6 @@
-//! A database that is damaged, or that has no checksums yet, is replaced by a new one with what can be proven of it (rules 2, 12, 15).
+//! A database that is damaged is replaced by a new one with what can be proven of it (rules 2, 12, 15).
 //!
-//! It is read from a copy in which every page that is a single flipped bit away from its checksum is mended. What is taken over, and what proves it:
+//! It is read from a copy in which every page that is a single flipped bit away from its checksum is mended (`copy`). What is taken over, and what proves it:
 //!
 //! | what | proof |
 //! | --- | --- |
@@ -22,80 +22,22 @@
 //! journal that it has if it was being made: SQLite would play that into whatever has the name of the database.
 
 use super::aside::{self, Outcome, remove_file};
-use super::damage::{is_damage, is_unreadable};
+use super::copy::{MENDED, Old, open_old, remove, unchecked};
+use super::damage::is_damage;
 use super::directory::DataDirectory;
 use super::disk::{self, DiskError};
 use super::log_table::{self, Facts};
 use super::mark::Mark;
 use super::migrations;
+use super::protect::APPLICATION_ID;
 use super::recovery::{self, UNKNOWN_END};
 use crate::protocol::*;
 use chat_sqlite_checksum::DAMAGE_SUFFIX;
-use chat_sqlite_checksum::PAGE;
-use chat_sqlite_checksum::page::{Page, mend};
 use rusqlite::{Connection, OpenFlags};
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::io;
 
-const NEW: &str = "-new";
-const MENDED: &str = "-mended";
+pub(super) const NEW: &str = "-new";
 const SALVAGED: &str = "-salvaged";
-/// In the header of a database that has checksums, beside the reserve itself: so no single damage makes it look like one without.
-pub(crate) const APPLICATION_ID: i32 = 0x6368_6174;
-/// In its place, once a mark is beside it: where that is gone later, this tells.
-pub(crate) const MARKED: i32 = 0x6368_6d6b;
-
-/// Whether the database is one of an earlier version, without checksums.
-fn is_unprotected(path: &Path) -> io::Result<bool> {
-    let mut header = [0; 100];
-    match File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => Ok(false),
-        Err(error) => Err(error),
-        Ok(()) => Ok(header.starts_with(b"SQLite format 3\0") && header[20] == 0 && header[68..72] == [0; 4]),
-    }
-}
-
-/// Whether the database comes from where no checksums are: from an earlier version, or, where no replica has run yet, from a backup that
-/// another SQLite made, which copies stale ones along.
-pub(crate) fn wants_protection(directory: &DataDirectory) -> io::Result<bool> {
-    let path = directory.database();
-    let is_elsewhere = !directory.mark().exists() && !directory.has_identity();
-    let is_copy = is_elsewhere && std::fs::metadata(&path).is_ok_and(|file| file.len() > 0);
-    Ok(is_copy || is_unprotected(&path)?)
-}
-
-/// Gives a database of an earlier version, or a backup, checksums: all of it is copied, and the copy takes its place at once or not at all.
-pub(crate) fn protect(directory: &DataDirectory) -> Result<(), DiskError> {
-    let path = directory.database();
-    let mut old = Connection::open(&path)?;
-    migrations::migrate(&mut old)?;
-    // Nothing may be left in the write-ahead log: it goes with the name.
-    let moved: i64 = old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    if moved != 0 {
-        return Err(DiskError::File(io::Error::other("the database is in use by another program")));
-    }
-    old.close().map_err(|(_, error)| error)?;
-    // Its log and journal are gone for good before another file has its name: they would be played into that.
-    directory.sync().map_err(DiskError::File)?;
-    let new = fresh(directory)?;
-    new.execute("ATTACH ? AS old", [format!("file:{}?vfs=unix", escaped(&path))])?;
-    let transaction = new.unchecked_transaction()?;
-    let sql = "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
-    let tables: Vec<String> = new.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    for table in tables {
-        new.execute_batch(&format!("DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM old.{table}"))?;
-    }
-    transaction.commit()?;
-    new.execute_batch("DETACH old")?;
-    new.close().map_err(|(_, error)| error)?;
-    std::fs::rename(directory.beside(NEW), &path).map_err(DiskError::File)?;
-    directory.sync().map_err(DiskError::File)?;
-    tracing::warn!(path = %path.display(), "every page of the database has a checksum from now on");
-    Ok(())
-}
-
 /// Replaces a damaged database. `what` was found; a crash on the way is made good by [`finish`].
 pub(crate) fn salvage(
     directory: &DataDirectory,
@@ -104,8 +46,6 @@ pub(crate) fn salvage(
     what: &str,
 ) -> Result<(), DiskError> {
     tracing::error!(path = %directory.database().display(), what, "the database is damaged");
-    let new = fresh(directory)?;
-    let transaction = new.unchecked_transaction()?;
     let old = open_old(directory)?;
     if let Ok(checked) = &old.checked {
         migrations::refuse_newer(checked)?;
@@ -118,7 +58,12 @@ pub(crate) fn salvage(
     if facts.as_ref().is_some_and(is_whole) {
         aside::all_recovered(directory).map_err(DiskError::File)?;
     }
-    aside::room(directory)?;
+    aside::room(directory).inspect_err(|_| {
+        // What was copied is in the way of whoever makes room.
+        let _ = remove(directory, MENDED);
+    })?;
+    let new = fresh(directory)?;
+    let transaction = new.unchecked_transaction()?;
     let outcome = match (&old.checked, &facts) {
         (Ok(checked), Some(facts)) if unless_damaged(is_unproven(checked, directory, facts, mark))? != Some(false) => {
             let (disk, incarnation) = (DiskId(recovery::random()), Incarnation { count: 0, nonce: 0 });
@@ -193,11 +138,12 @@ pub(crate) fn finish(directory: &DataDirectory) -> io::Result<()> {
     directory.sync()?;
     std::fs::rename(&salvaged, directory.database())?;
     directory.sync()?;
-    aside::prune(directory)
+    aside::prune(directory);
+    Ok(())
 }
 
 /// A new database with every table, under a name that does not count yet.
-fn fresh(directory: &DataDirectory) -> Result<Connection, DiskError> {
+pub(super) fn fresh(directory: &DataDirectory) -> Result<Connection, DiskError> {
     remove(directory, NEW).map_err(DiskError::File)?;
     let mut new = disk::connect(&directory.beside(NEW), OpenFlags::default())?;
     new.pragma_update(None, "synchronous", "FULL")?;
@@ -206,111 +152,6 @@ fn fresh(directory: &DataDirectory) -> Result<Connection, DiskError> {
     migrations::migrate(&mut new)?;
     new.pragma_update(None, "application_id", APPLICATION_ID)?;
     Ok(new)
-}
-
-/// The damaged database, to be read from.
-struct Old {
-    /// A copy of it.
-    source: PathBuf,
-    /// A connection that gives nothing unproven, if one can be had.
-    checked: rusqlite::Result<Connection>,
-    /// A part of its log could not be read.
-    is_cut: bool,
-}
-
-impl Old {
-    /// The row of facts, as its page proves it.
-    fn facts(&self) -> Option<Facts> {
-        self.checked.as_ref().ok().and_then(|old| log_table::facts(old).ok().flatten())
-    }
-}
-
-/// One without checksums proves nothing, and has nothing better.
-fn open_old(directory: &DataDirectory) -> Result<Old, DiskError> {
-    let has_checksums = !is_unprotected(&directory.database()).unwrap_or(false);
-    let (source, is_cut) = copied(directory, has_checksums).map_err(DiskError::File)?;
-    let checked = if has_checksums { checked(&source) } else { unchecked(&source) };
-    Ok(Old { source, checked, is_cut })
-}
-
-/// A copy of the database, with its log and journal as far as they can be read, and whether one of these had to be cut. `mending`: single flipped
-/// bits are turned back in it.
-fn copied(directory: &DataDirectory, mending: bool) -> io::Result<(PathBuf, bool)> {
-    remove(directory, MENDED)?;
-    let path = directory.beside(MENDED);
-    let old = match File::open(directory.database()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((path, false)),
-        old => old?,
-    };
-    let length = old.metadata()?.len();
-    let mut new = io::BufWriter::new(File::create(&path)?);
-    for number in 1..=length.div_ceil(PAGE as u64) {
-        let mut page = [0; PAGE];
-        // What cannot be read, or is cut off, stays zero.
-        if old.read_exact_at(&mut page, (number - 1) * PAGE as u64).is_err() {
-            page.fill(0);
-        }
-        match if mending { mend(&mut page, number) } else { Page::Sound } {
-            Page::Sound => {}
-            Page::Mended => tracing::error!(page = number, "one bit had flipped; the copy has it right"),
-            // SQLite never wrote it, and never reads it.
-            Page::Damaged if page == [0; PAGE] => {}
-            Page::Damaged => tracing::error!(page = number, "the page is lost"),
-        }
-        new.write_all(&page)?;
-    }
-    new.flush()?;
-    let mut is_cut = false;
-    for end in ["-wal", "-journal"] {
-        is_cut |= !copy_readable(&directory.beside(end), &directory.beside(&format!("{MENDED}{end}")))?;
-    }
-    Ok((path, is_cut))
-}
-
-/// Copies a file up to where it cannot be read. Whether that is its end.
-fn copy_readable(from: &Path, to: &Path) -> io::Result<bool> {
-    let cut = |error: io::Error| {
-        if !is_unreadable(&error) {
-            return Err(error);
-        }
-        tracing::error!(path = %from.display(), %error, "ends where it cannot be read");
-        Ok(false)
-    };
-    let mut old = match File::open(from) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-        Err(error) => return cut(error),
-        Ok(old) => old,
-    };
-    let mut new = File::create(to)?;
-    let mut bytes = [0; 16 * PAGE];
-    loop {
-        match old.read(&mut bytes) {
-            Ok(0) => return Ok(true),
-            Ok(length) => new.write_all(&bytes[..length])?,
-            Err(error) => return cut(error),
-        }
-    }
-}
-
-/// Removes a database of ours that does not count, and all that SQLite and the layer put beside it.
-fn remove(directory: &DataDirectory, database: &str) -> io::Result<()> {
-    for end in ["", "-journal", "-wal", "-shm", DAMAGE_SUFFIX] {
-        remove_file(&directory.beside(&format!("{database}{end}")))?;
-    }
-    Ok(())
-}
-
-fn checked(source: &Path) -> rusqlite::Result<Connection> {
-    let old = disk::connect(source, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    disk::keep_log_on_close(&old)?;
-    Ok(old)
-}
-
-/// Without comparing checksums: for what carries a proof of its own.
-fn unchecked(source: &Path) -> rusqlite::Result<Connection> {
-    let old = Connection::open_with_flags(source, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    disk::keep_log_on_close(&old)?;
-    Ok(old)
 }
 
 /// What is known of the disk where the row of facts cannot be read.
@@ -404,8 +245,8 @@ fn complete(facts: &mut Facts, old: &Old, directory: &DataDirectory, log: &Copie
     // After a power failure the mark can be behind. Then the database must say what the log held, and its process run.
     let is_last = mark.is_some_and(|mark| mark.is_last);
     let is_unsure = !is_last && (old.is_cut || !from_page);
-    let reaches = held.is_some_and(|held| log.last >= held) && log.last >= facts.committed;
-    if !(log.complete && !differs && !is_unsure && reaches) {
+    let is_short = held.is_none_or(|held| log.last < held) || log.last < facts.committed;
+    if !log.complete || differs || is_unsure || is_short {
         // Without a witness of its end, only what is committed in a later epoch says that it holds everything again.
         let held = held.filter(|_| !is_unsure && (is_last || !differs));
         let until = held.unwrap_or(UNKNOWN_END).max(facts.committed).max(log.last);
@@ -447,14 +288,6 @@ fn unless_damaged<T>(read: rusqlite::Result<T>) -> Result<Option<T>, DiskError> 
         }
         Err(error) => Err(error.into()),
     }
-}
-
-/// For a URI.
-fn escaped(path: &Path) -> String {
-    let bytes = PathBuf::from(path).into_os_string();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
-    let escape = |byte: &u8| if plain(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02x}") };
-    bytes.as_encoded_bytes().iter().map(escape).collect()
 }
 
 #[cfg(test)]
