@@ -264,3 +264,71 @@ fn a_hot_journal_beside_a_damaged_database() {
     let check: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("readable");
     assert_eq!(check, "ok");
 }
+
+fn outcome(path: &Path, number: u32) -> String {
+    std::fs::read_to_string(path.join(format!("replica.db.damaged-{number}-outcome"))).expect("it is said")
+}
+
+/// What came of a damaged database stands beside it, and what had been set aside in it for people goes along.
+#[test]
+fn what_came_of_what_was_set_aside() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (path, all) = (dir.path().join("2"), entries(20));
+    run(&path, &all);
+    let connect = || Connection::open_with_flags_and_vfs(path.join("replica.db"), OpenFlags::default(), VFS);
+    let sql = "INSERT INTO log_set_aside SELECT 1, idx, round, replica, kind, body, hash FROM log WHERE idx = 2";
+    connect().expect("opened").execute(sql, []).expect("set aside");
+    let damage = || std::fs::write(path.join("replica.db-damage"), "noted").expect("written");
+    damage();
+    drop(open(&path));
+    assert!(outcome(&path, 1).starts_with("recovered"), "{}", outcome(&path, 1));
+    let count =
+        |connection: Connection| connection.query_row("SELECT count(*) FROM log_set_aside", [], |row| row.get(0));
+    assert_eq!(count(connect().expect("opened")), Ok(1i64));
+
+    // An entry is lost, and comes again from a peer.
+    let connection = connect().expect("opened");
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("checkpointed");
+    drop(connection);
+    let bytes = std::fs::read(path.join("replica.db")).expect("readable");
+    let place = bytes.windows(1000).position(|bytes| bytes == [15; 1000]).expect("the body of entry 15");
+    let file = std::fs::OpenOptions::new().write(true).open(path.join("replica.db")).expect("there");
+    file.write_all_at(&[0; 64], place as u64).expect("written");
+    let (mut disk, _, found) = open(&path);
+    assert!(found.log.last < 15 && found.impaired_until == Some(20), "{found:?}");
+    assert!(outcome(&path, 2).starts_with("lacking"), "{}", outcome(&path, 2));
+    disk.begin(true).expect("begun");
+    for entry in &all[found.log.last as usize..] {
+        disk.persist(&Persist::Append(entry.clone())).expect("persisted");
+    }
+    disk.persist(&Persist::Repaired).expect("persisted");
+    disk.commit().expect("committed");
+    drop(disk);
+    damage();
+    drop(open(&path));
+    assert!(outcome(&path, 2).starts_with("recovered"), "its disk was whole: {}", outcome(&path, 2));
+}
+
+/// Damaged databases that may hold what nothing else does are not deleted: when there are many, nothing starts before somebody has looked.
+#[test]
+fn too_many_damaged_databases() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (path, all) = (dir.path().join("2"), entries(20));
+    let me = run(&path, &all);
+    for number in 1..=8 {
+        // As an earlier version left them, which did not say what came of them.
+        std::fs::write(path.join(format!("replica.db.damaged-{number}")), "damaged").expect("written");
+    }
+    std::fs::write(path.join("replica.db-damage"), "noted").expect("written");
+    for _ in 0..2 {
+        let directory = Arc::new(DataDirectory::take(&path, ReplicaId(2)).expect("free"));
+        let said = SqliteDisk::open(directory, ReplicaId(2)).map(|_| ()).expect_err("no more").to_string();
+        assert!(said.contains("replica.db is damaged") && said.contains("8 damaged ones"), "{said}");
+        assert!(!path.join("replica.db-mended").exists(), "it takes no more room");
+    }
+    std::fs::remove_file(path.join("replica.db.damaged-3")).expect("removed");
+    let (_, member, found) = open(&path);
+    assert!(member.same_disk(&me));
+    assert_eq!((found.log.last, found.impaired_until), (20, None));
+    assert!(path.join("replica.db.damaged-9").exists());
+}
