@@ -69,11 +69,8 @@ fn contents(data: &Path, id: u32, last: u64) -> (chat_replica::protocol::DiskId,
 
 fn set_aside(data: &Path) -> usize {
     let names = std::fs::read_dir(data).expect("readable").map(|file| file.expect("readable").file_name());
-    names
-        .filter(|name| {
-            name.to_string_lossy().starts_with("replica.db.damaged-") && !name.to_string_lossy().ends_with("-wal")
-        })
-        .count()
+    let number = |name: &str| name.strip_prefix("replica.db.damaged-").and_then(|number| number.parse::<u32>().ok());
+    names.filter(|name| name.to_str().and_then(number).is_some()).count()
 }
 
 #[tokio::test]
@@ -93,23 +90,27 @@ async fn a_replica_whose_disk_rotted_becomes_what_it_was() {
         cluster.whole().await;
         found
     };
-    let kinds: [(&[&str], u64, bool); 6] = [
-        (&["log"], 1, true),
-        (&["log"], 9, true),
-        (&["replica"], 9, true),
-        (&["sqlite_schema"], 9, true),
-        (&["known"], 9, true),
+    // What rots, how many bits of it, whether it is the same disk afterwards, and how many damaged databases are kept: the first, the newest
+    // three, and those of which not all could be read that had been set aside in them.
+    let kinds: [(&[&str], u64, bool, usize); 7] = [
+        (&["log"], 1, true, 1),
+        (&["log"], 9, true, 2),
+        (&["replica"], 9, true, 3),
+        (&["sqlite_schema"], 9, true, 4),
+        (&["known"], 9, true, 4),
+        (&["replica", "one copy of the mark"], 9, true, 4),
         // With the mark, too, nothing is left that says what this disk had promised.
-        (&["replica", "mark"], 9, false),
+        (&["replica", "mark"], 9, false, 5),
     ];
     let mut sent = 40;
-    for ((tables, bits, same), aside) in kinds.into_iter().zip(1..) {
+    for (tables, bits, same, kept) in kinds {
         println!("{tables:?}");
         cluster.kill(rotten).await;
         let data = cluster.data(rotten);
         for table in tables {
             match *table {
-                "mark" => flip(&data.join("replica.mark"), 3),
+                "one copy of the mark" => flip(&data.join("replica.mark"), 3),
+                "mark" => [3, 4096 + 3].into_iter().for_each(|byte| flip(&data.join("replica.mark"), byte)),
                 table => rot(&data, table, bits),
             }
         }
@@ -117,7 +118,7 @@ async fn a_replica_whose_disk_rotted_becomes_what_it_was() {
         sent += 1;
         cluster.restart(rotten).await;
         cluster.whole().await;
-        assert_eq!(set_aside(&data), aside, "{tables:?}: what was damaged is kept");
+        assert_eq!(set_aside(&data), kept, "{tables:?}");
         let index = ada.send("bob", &text(sent)).await.expect("sent").index;
         sent += 1;
         cluster.wait_until("all have applied it", |states| states.values().all(|state| state.committed >= index)).await;

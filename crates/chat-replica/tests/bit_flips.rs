@@ -489,6 +489,16 @@ fn a_database_of_an_earlier_version_gets_checksums_and_keeps_everything() {
     assert!(!path.join("replica.db.damaged-1").exists() && !path.join("replica.db-new").exists());
     drop(disk);
 
+    // Still earlier ones had no mark: it is missed only once there has been one.
+    let path = dir.path().join("4");
+    before_checksums(&template, &path);
+    std::fs::remove_file(path.join("replica.mark")).expect("removed");
+    assert_eq!(start_and_ask(&path, &template, &mut truth, || false), Ok(None));
+    // Interrupted after it got its checksums and before it had a mark.
+    connect(&path).pragma_update(None, "application_id", 0x6368_6174).expect("set back");
+    std::fs::remove_file(path.join("replica.mark")).expect("removed");
+    assert_eq!(start_and_ask(&path, &template, &mut truth, || false), Ok(None));
+
     // One that is damaged already is saved as far as its log proves itself.
     let path = dir.path().join("3");
     before_checksums(&template, &path);

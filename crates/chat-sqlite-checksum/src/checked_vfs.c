@@ -13,11 +13,15 @@
 **
 ** Pages in the log have no valid checksum of ours: it is computed when a checkpoint writes them to the database.
 ** There is no memory mapping: it would go past xRead.
+**
+** A power cut within a checkpoint leaves pages torn that the log has whole; SQLite reads those from the log, and the next checkpoint writes them
+** again. Only the header it reads from the database before it knows of the log: if its page is torn, it is taken from the log here.
 */
 #include <fcntl.h>
 #include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -27,6 +31,7 @@
 #define RESERVED 8
 #define RESERVED_AT 20 /* in the header: how many bytes are reserved in each page */
 #define LOG_HEADER 32
+#define LOG_MAGIC 0x377f0682 /* the lowest bit is the byte order of the checksums */
 #define FRAME_HEADER 24
 #define FRAME (FRAME_HEADER + PAGE)
 #define NOWHERE INT64_MAX
@@ -122,17 +127,60 @@ static int damaged(CheckedFile *file, sqlite3_int64 offset, const char *what) {
 
 /* ---- the main database ---- */
 
+static const char *const missing = "the page is missing";
+static const char *const mismatch = "the page does not have the checksum that it was written with";
+
+/* SQLITE_IOERR_DATA for one that is cut off. */
 static int read_page(CheckedFile *file, unsigned char *page, sqlite3_int64 offset) {
   sqlite3_file *inner = INNER(file);
   sqlite3_int64 size;
   int rc = inner->pMethods->xRead(inner, page, PAGE, offset);
-  if (rc == SQLITE_IOERR_SHORT_READ) {
-    int sized = inner->pMethods->xFileSize(inner, &size);
-    /* A new file is empty, and SQLite takes that for a database without pages. */
-    if (sized != SQLITE_OK || size == 0) return sized != SQLITE_OK ? sized : rc;
-    return damaged(file, offset, "the page is missing");
+  if (rc != SQLITE_IOERR_SHORT_READ) return rc;
+  int sized = inner->pMethods->xFileSize(inner, &size);
+  /* A new file is empty, and SQLite takes that for a database without pages. */
+  if (sized != SQLITE_OK) return sized;
+  return size == 0 ? rc : SQLITE_IOERR_DATA;
+}
+
+/* The first page as the log has it, committed: as SQLite finds it when it recovers the log. 0 if there is none. */
+static int first_page_in_log(const CheckedFile *file, unsigned char *page) {
+  char name[PATH_MAX];
+  unsigned char log[LOG_HEADER], pending[PAGE], *frame = malloc(FRAME);
+  int length = snprintf(name, sizeof name, "%s-wal", file->database), found = 0, is_pending = 0;
+  int in = frame != 0 && length > 0 && length < (int)sizeof name ? open(name, O_RDONLY | O_CLOEXEC) : -1;
+  if (in >= 0 && pread(in, log, LOG_HEADER, 0) == LOG_HEADER && (big32(log) & ~1u) == LOG_MAGIC && big32(log + 8) == PAGE) {
+    uint32_t sum[2] = {0, 0};
+    int big = log[3] & 1;
+    off_t at = LOG_HEADER;
+    log_checksum(big, log, 24, sum);
+    int sound = sum[0] == big32(log + 24) && sum[1] == big32(log + 28);
+    for (; sound && pread(in, frame, FRAME, at) == FRAME && memcmp(frame + 8, log + 16, 8) == 0; at += FRAME) {
+      log_checksum(big, frame, 8, sum);
+      log_checksum(big, frame + FRAME_HEADER, PAGE, sum);
+      if (sum[0] != big32(frame + 16) || sum[1] != big32(frame + 20)) break;
+      if (big32(frame) == 1) {
+        memcpy(pending, frame + FRAME_HEADER, PAGE);
+        is_pending = 1;
+      }
+      if (big32(frame + 4) != 0 && is_pending) {
+        memcpy(page, pending, PAGE);
+        found = 1;
+        is_pending = 0;
+      }
+    }
   }
-  return rc;
+  if (in >= 0) close(in);
+  free(frame);
+  return found;
+}
+
+/* A part of the first page is wanted, which does not verify, or cannot be read: `rc`, as `what` says. */
+static int read_header(CheckedFile *file, unsigned char *out, int amount, sqlite3_int64 offset, int rc, const char *what) {
+  unsigned char page[PAGE];
+  if (!first_page_in_log(file, page)) return what != 0 ? damaged(file, 0, what) : rc;
+  if (page[RESERVED_AT] != RESERVED) return damaged(file, 0, "the header in the log reserves no room for checksums");
+  memcpy(out, page + offset, (size_t)amount);
+  return SQLITE_OK;
 }
 
 static int read_database(CheckedFile *file, unsigned char *out, int amount, sqlite3_int64 offset) {
@@ -141,13 +189,17 @@ static int read_database(CheckedFile *file, unsigned char *out, int amount, sqli
   int is_page = amount == PAGE && start == offset;
   if (!is_page && offset + amount > start + PAGE) return SQLITE_IOERR_READ;
   unsigned char *page = is_page ? out : whole;
+  int is_header = !is_page && start == 0;
   for (int attempt = 0;; attempt++) {
     int rc = read_page(file, page, start);
+    const char *what = rc == SQLITE_IOERR_DATA ? missing : 0;
     if (rc == SQLITE_IOERR_SHORT_READ && !is_page) memset(out, 0, (size_t)amount);
-    if (rc != SQLITE_OK) return rc;
+    if (is_header && rc != SQLITE_OK && rc != SQLITE_IOERR_SHORT_READ) return read_header(file, out, amount, offset, rc, what);
+    if (rc != SQLITE_OK) return what != 0 ? damaged(file, start, what) : rc;
     if (page_verifies(page, start)) break;
     /* Whole pages are read under SQLite's locks. The header is not: a checkpoint may be writing it. */
-    if (is_page || attempt == TORN_READS) return damaged(file, start, "the page does not have the checksum that it was written with");
+    if (is_page) return damaged(file, start, mismatch);
+    if (attempt == TORN_READS) return is_header ? read_header(file, out, amount, offset, rc, mismatch) : damaged(file, start, mismatch);
     sqlite3_sleep(1);
   }
   if (start == 0 && page[RESERVED_AT] != RESERVED) return damaged(file, start, "the header reserves no room for checksums");

@@ -7,6 +7,10 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+/// Of SQLite's log: its header, and a page with the header of its frame.
+const LOG_HEADER: usize = 32;
+const FRAME: usize = 24 + PAGE;
+
 fn open(path: &Path) -> Connection {
     let connection = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), VFS).expect("opened");
     connection.pragma_update(None, "journal_mode", "WAL").expect("WAL");
@@ -88,6 +92,57 @@ fn a_flip_of_any_page_of_the_database_is_found_when_it_is_read() {
         }
     }
     assert_eq!(read_all(&path).expect("sound again"), "ok");
+}
+
+/// A power cut within a checkpoint leaves the first page torn, and the log has it whole; nothing reads it from the database before that is known.
+#[test]
+fn a_torn_header_is_taken_from_the_log() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("t.db");
+    let connection = open(&path);
+    connection.pragma_update(None, "wal_autocheckpoint", 0).expect("set");
+    fill(&connection);
+    checkpoint(&connection);
+    connection.execute_batch("CREATE TABLE more (x); INSERT INTO more VALUES (zeroblob(9000))").expect("written");
+    let (database, log) =
+        (std::fs::read(&path).expect("readable"), std::fs::read(beside(&path, "-wal")).expect("readable"));
+    drop(connection);
+    let torn = dir.path().join("torn.db");
+    let restore = |first_page: &[u8], log: &[u8]| {
+        std::fs::write(&torn, [first_page, &database[PAGE.min(database.len())..]].concat()).expect("written");
+        std::fs::write(beside(&torn, "-wal"), log).expect("written");
+        for end in ["-shm", DAMAGE_SUFFIX] {
+            let _ = std::fs::remove_file(beside(&torn, end));
+        }
+    };
+    let is_there = || {
+        let connection = Connection::open_with_flags_and_vfs(&torn, OpenFlags::default(), VFS)?;
+        connection.query_row("SELECT length(x) FROM more", [], |row| row.get::<_, i64>(0))
+    };
+    for garbage in [[0; 512], [0xff; 512]] {
+        for sector in 0..8 {
+            let mut page = database[..PAGE].to_vec();
+            page[sector * 512..][..512].copy_from_slice(&garbage);
+            if page == database[..PAGE] {
+                continue;
+            }
+            restore(&page, &log);
+            assert_eq!(is_there().expect("the log has it"), 9000, "sector {sector}");
+            assert_eq!(read_all(&torn).expect("sound"), "ok");
+            assert!(!beside(&torn, DAMAGE_SUFFIX).exists());
+            // Where the log has none, or none that is committed and sound, it is lost.
+            let frame = |number: usize| LOG_HEADER + number * FRAME;
+            let first = (0..(log.len() - LOG_HEADER) / FRAME).find(|it| log[frame(*it)..][..4] == [0, 0, 0, 1]);
+            let mut flipped = log.clone();
+            flipped[frame(first.expect("it is there")) + 100] ^= 1;
+            for log in [&[][..], &log[..frame(1)], &flipped] {
+                restore(&page, log);
+                let found = is_there().expect_err("nobody has it").sqlite_error().map(|error| error.extended_code);
+                assert_eq!(found, Some(IOERR_DATA), "sector {sector}");
+                assert!(beside(&torn, DAMAGE_SUFFIX).exists());
+            }
+        }
+    }
 }
 
 #[test]

@@ -24,6 +24,11 @@ pub(crate) fn is_damage(error: &Error) -> bool {
     }
 }
 
+/// Whether this says that what is in a file cannot be read (EIO), or is not what the file system wrote (EBADMSG, EUCLEAN).
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|number| [5, 74, 117].contains(&number))
+}
+
 /// Notes durably that the database is damaged, and returns all that is noted. The layer under SQLite has noted already which page it was, if
 /// it was one.
 pub(crate) fn note(directory: &DataDirectory, error: &dyn std::error::Error) -> String {
@@ -47,7 +52,11 @@ pub(crate) fn note(directory: &DataDirectory, error: &dyn std::error::Error) -> 
 
 /// What was noted, if anything was.
 pub(crate) fn noted(directory: &DataDirectory) -> Option<String> {
-    let bytes = std::fs::read(directory.beside(DAMAGE_SUFFIX)).ok()?;
+    let bytes = match std::fs::read(directory.beside(DAMAGE_SUFFIX)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => return Some(format!("damage was noted, and the note cannot be read: {error}")),
+    };
     let text = String::from_utf8_lossy(&bytes);
     let mut lines: Vec<&str> = text.lines().collect();
     lines.dedup();

@@ -1,5 +1,6 @@
 //! The data directory: whose it is and who uses it. Found out before any file in it is changed.
 
+use super::damage::is_unreadable;
 use crate::failpoint::{Point, reach};
 use crate::protocol::{ClusterId, DiskId, ReplicaId};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -92,6 +93,7 @@ impl DataDirectory {
             // A damaged file need not be text; what stands in for its bytes then does not parse.
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if is_unreadable(&error) && path.join(DATABASE).exists() => String::new(),
             Err(error) => return Err(unusable(&file, error)),
         };
         let Some(identity) = Identity::parse(&text) else {
@@ -133,6 +135,11 @@ impl DataDirectory {
         }
     }
 
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The database.
     pub fn database(&self) -> PathBuf {
         self.path.join(DATABASE)
@@ -157,12 +164,17 @@ impl DataDirectory {
         File::open(&self.path)?.sync_all()
     }
 
+    /// Whether it says anything of itself: a replica ran here. Where somebody put a copy of a database, it does not yet.
+    pub(crate) fn has_identity(&self) -> bool {
+        self.path.join("identity").exists()
+    }
+
     /// What it says of itself, where that can be read.
     pub(crate) fn identity(&self) -> Option<Identity> {
         Identity::parse(&std::fs::read_to_string(self.path.join("identity")).ok()?)
     }
 
-    /// The second witness of what was acknowledged.
+    /// The second witness of what was acknowledged, which every process run makes anew.
     pub(crate) fn mark(&self) -> PathBuf {
         self.path.join("replica.mark")
     }

@@ -7,7 +7,7 @@ use super::migrations::{self, MigrationError};
 use super::state::{STATEMENTS, SqliteState};
 use super::wal::{self, Checkpointer};
 use super::write_back::WriteBack;
-use super::{damage, recovery, salvage, words};
+use super::{damage, protect, recovery, salvage, words};
 use crate::failpoint::{Point, reach};
 use crate::node::Disk;
 use crate::protocol::*;
@@ -40,6 +40,17 @@ pub enum DiskError {
         found: ReplicaId,
         /// Who wanted it.
         wanted: ReplicaId,
+    },
+    /// It is damaged, and so many damaged ones are beside it that no more are set aside.
+    #[error(
+        "{path} is damaged, and {count} damaged ones are beside it already that may hold what nothing else does. Replace the \
+         disk, or move them away (replica.db.damaged-*; what came of each is in its -outcome)"
+    )]
+    NoMoreSetAside {
+        /// The database.
+        path: PathBuf,
+        /// How many there are.
+        count: usize,
     },
     /// A committed batch of commands that this software cannot read.
     #[error("log entry {index} cannot be read: {source}")]
@@ -104,13 +115,13 @@ impl SqliteDisk {
     pub fn open(directory: Arc<DataDirectory>, id: ReplicaId) -> Result<(SqliteDisk, Member, Recovered), DiskError> {
         salvage::finish(&directory).map_err(DiskError::File)?;
         if let Some(what) = damage::noted(&directory).filter(|_| directory.database().exists()) {
-            let mark = MarkFile::open(&directory.mark()).and_then(|file| file.read()).map_err(DiskError::File)?;
+            let mark = MarkFile::read(&directory.mark()).map_err(DiskError::File)?;
             salvage::salvage(&directory, id, mark, &what)?;
         }
         match SqliteDisk::start(directory.clone(), id) {
             Err(error) if error.is_damage() => {
                 let what = damage::note(&directory, &error);
-                let mark = MarkFile::open(&directory.mark()).and_then(|file| file.read()).map_err(DiskError::File)?;
+                let mark = MarkFile::read(&directory.mark()).map_err(DiskError::File)?;
                 salvage::salvage(&directory, id, mark, &what)?;
                 SqliteDisk::start(directory, id)
             }
@@ -120,8 +131,8 @@ impl SqliteDisk {
 
     fn start(directory: Arc<DataDirectory>, id: ReplicaId) -> Result<(SqliteDisk, Member, Recovered), DiskError> {
         // What cannot even be read for that is SQLite's to find, and then to be salvaged.
-        if salvage::wants_protection(&directory).unwrap_or(false) {
-            salvage::protect(&directory)?;
+        if protect::wants_protection(&directory).unwrap_or(false) {
+            protect::protect(&directory)?;
         }
         let mut connection = connect(&directory.database(), OpenFlags::default())?;
         keep_log_on_close(&connection)?;
@@ -133,10 +144,9 @@ impl SqliteDisk {
         connection.pragma_update(None, "foreign_keys", false)?;
         migrations::migrate(&mut connection)?;
         if connection.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0))? == 0 {
-            connection.pragma_update(None, "application_id", salvage::APPLICATION_ID)?;
+            connection.pragma_update(None, "application_id", protect::APPLICATION_ID)?;
         }
-        let mut mark_file = MarkFile::open(&directory.mark()).map_err(DiskError::File)?;
-        let mark = mark_file.read().map_err(DiskError::File)?;
+        let mark = MarkFile::read(&directory.mark()).map_err(DiskError::File)?;
         let started = recovery::start(&mut connection, &directory, id, mark);
         let (member, recovered, applied) =
             started.map_err(|error| checkpointer.reason().map_or(error, DiskError::Database))?;
@@ -144,9 +154,10 @@ impl SqliteDisk {
         let Recovered { promised, impaired_until, .. } = recovered;
         let (disk, incarnation, committed) = (member.disk, member.incarnation, recovered.log.committed);
         let run = Some(Run { disk, incarnation, committed, impaired_until });
-        let end = Mark { index: recovered.log.last, hash: recovered.log.last_hash, promised, run };
+        let end = Mark { index: recovered.log.last, hash: recovered.log.last_hash, promised, run, is_last: true };
         // A process run never comes twice, even if the database loses that this one began.
-        mark_file.write(end).map_err(DiskError::File)?;
+        let mark_file = MarkFile::begin(&directory, end).map_err(DiskError::File)?;
+        recovery::remember_mark(&connection)?;
         let identity = Identity { replica: id, disk, cluster: recovered.cluster };
         let disk = SqliteDisk {
             connection,
@@ -240,8 +251,7 @@ impl SqliteDisk {
             Persist::Promise(promised) => self.end.promised = *promised,
             Persist::CutBack(from) => {
                 let index = from - 1;
-                let before = self.read(index, 0).into_iter().find(|entry| entry.index == index);
-                self.end = Mark { index, hash: before.map(|entry| entry.hash).unwrap_or_default(), ..self.end };
+                self.end = Mark { index, hash: log_table::hash_at(&self.connection, index)?, ..self.end };
                 self.mark_file.lower(self.end).map_err(DiskError::File)?;
                 reach(Point::CuttingBack);
             }
@@ -396,6 +406,48 @@ mod tests {
         assert_eq!(found.impaired_until, None);
     }
 
+    /// The mark is lowered to an entry's hash: if that cannot be read, the process ends, and the mark says what it said.
+    #[test]
+    fn a_cut_behind_an_entry_that_cannot_be_read_fails() {
+        use std::os::unix::fs::FileExt as _;
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let directory = Arc::new(DataDirectory::take(&dir.path().join("1"), ReplicaId(1)).expect("free"));
+        let (mut disk, _, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
+        let epoch = Epoch { round: 1, replica: ReplicaId(1) };
+        let (mut hash, marker) = (ChainHash::default(), [0xa5; 3000]);
+        disk.begin(true).expect("begun");
+        for index in 1..=4 {
+            let entry = Entry::chained(hash, index, epoch, Body::Commands(marker.to_vec().into()));
+            hash = entry.hash;
+            disk.persist(&Persist::Append(entry)).expect("persisted");
+        }
+        disk.commit().expect("committed");
+        let before = MarkFile::read(&directory.mark()).expect("readable");
+        // Whoever else writes makes the page cache forget.
+        let other = connect(&directory.database(), OpenFlags::default()).expect("opened");
+        other.execute_batch("CREATE TABLE other (x); DROP TABLE other").expect("written");
+        other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("checkpointed");
+        let bytes = std::fs::read(directory.database()).expect("readable");
+        let file = std::fs::OpenOptions::new().write(true).open(directory.database()).expect("there");
+        for (page, at) in bytes.chunks(4096).zip((0..).step_by(4096)) {
+            if page.windows(1000).any(|bytes| bytes == &marker[..1000]) {
+                file.write_all_at(&[0; 8], at + 3000).expect("written");
+            }
+        }
+        disk.begin(true).expect("begun");
+        let error = disk.persist(&Persist::CutBack(3)).expect_err("entry 2 cannot be read");
+        assert!(error.is_damage(), "{error}");
+        assert_eq!(MarkFile::read(&directory.mark()).expect("readable"), before);
+        drop(disk);
+
+        let (mut disk, _, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("saved");
+        disk.begin(true).expect("begun");
+        disk.persist(&Persist::CutBack(9)).expect_err("there is no entry 8");
+        disk.persist(&Persist::CutBack(1)).expect("the empty log has a hash");
+        let lowered = MarkFile::read(&directory.mark()).expect("readable");
+        assert_eq!(lowered.map(|mark| (mark.index, mark.hash)), Some((0, ChainHash::default())));
+    }
+
     #[test]
     fn a_log_that_lost_its_end_is_damaged_and_keeps_its_promise() {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -411,12 +463,11 @@ mod tests {
             disk.commit().expect("committed");
         };
         write(&mut disk, &[Persist::Append(one)]);
-        let whole = std::fs::metadata(&wal).expect("there").len();
+        let before = std::fs::read(&wal).expect("there");
         write(&mut disk, &[Persist::Promise(later), Persist::Append(two)]);
         drop(disk);
         // As after a flipped bit in the first frame of the second transaction: SQLite takes no notice.
-        let file = std::fs::OpenOptions::new().write(true).open(&wal).expect("there");
-        file.set_len(whole).expect("cut");
+        std::fs::write(&wal, before).expect("written");
         let (_, _, found) = SqliteDisk::open(directory, ReplicaId(1)).expect("readable");
         assert_eq!(
             (found.log.last, found.impaired_until),

@@ -119,6 +119,15 @@ fn undecodable(column: usize) -> Error {
 pub(crate) const SELECT_FROM: &str =
     "SELECT idx, round, replica, kind, body, hash FROM log WHERE idx >= ? ORDER BY idx";
 
+/// The chain's hash at this entry, or at 0 of the empty log.
+pub(crate) fn hash_at(connection: &Connection, index: u64) -> Result<ChainHash> {
+    if index == 0 {
+        return Ok(ChainHash::default());
+    }
+    let sql = "SELECT hash FROM log WHERE idx = ?";
+    connection.prepare_cached(sql)?.query_row([index as i64], |row| Ok(ChainHash(blob(row, 0)?)))
+}
+
 /// Carries out what the protocol wants durable, within the open transaction.
 pub(crate) fn persist(connection: &Connection, what: &Persist) -> Result<()> {
     match what {
@@ -180,6 +189,18 @@ pub(crate) fn restore(connection: &Connection, facts: &Facts) -> Result<()> {
             facts.impaired_until.map(|index| index as i64)
         ],
     )?;
+    Ok(())
+}
+
+/// Copies the entries that were set aside for people.
+pub(crate) fn copy_set_aside(old: &Connection, new: &Connection) -> Result<()> {
+    let mut statement = old.prepare("SELECT found_by, idx, round, replica, kind, body, hash FROM log_set_aside")?;
+    let mut rows = statement.query([])?;
+    let mut insert = new.prepare("INSERT INTO log_set_aside VALUES (?, ?, ?, ?, ?, ?, ?)")?;
+    while let Some(row) = rows.next()? {
+        let values: Vec<rusqlite::types::Value> = (0..7).map(|column| row.get(column)).collect::<Result<_>>()?;
+        insert.execute(rusqlite::params_from_iter(values))?;
+    }
     Ok(())
 }
 

@@ -9,6 +9,9 @@
 //! | `mark` | a second witness of what was acknowledged (rule 15) |
 //! | `damage` | what a damaged disk looks like, and the note that tells the next start |
 //! | `salvage` | a new database with what can be proven of a damaged one |
+//! | `copy` | as much of a damaged database as can be read |
+//! | `aside` | damaged databases that were set aside, and which of them go |
+//! | `protect` | checksums for a database that comes without |
 //! | `scrub` | reads the whole database in the background, slowly |
 //! | `state` | the state that commands change |
 //! | `wal` | SQLite's write-ahead log: how long it gets, and how it goes into the database |
@@ -17,12 +20,15 @@
 //! | `migrations` | numbered changes of the schema |
 //! | `words` | SQLite's errors, in words that say what to do |
 
+pub(crate) mod aside;
+mod copy;
 pub(crate) mod damage;
 pub mod directory;
 pub mod disk;
 pub(crate) mod log_table;
 pub(crate) mod mark;
 pub mod migrations;
+mod protect;
 pub mod readers;
 pub(crate) mod recovery;
 pub(crate) mod salvage;

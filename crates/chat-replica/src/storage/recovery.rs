@@ -4,9 +4,10 @@ use super::directory::{DataDirectory, Identity};
 use super::disk::DiskError;
 use super::log_table::{self, Facts};
 use super::mark::Mark;
+use super::{aside, protect};
 use crate::failpoint::{Point, reach};
 use crate::protocol::*;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 
 /// The log as it was read and verified.
 #[derive(Default)]
@@ -18,6 +19,9 @@ struct Verified {
     at_mark: Option<ChainHash>,
 }
 
+/// Stands for the end of a log of which nobody knows where it was: only what is committed in a later epoch says that it is whole again.
+pub(crate) const UNKNOWN_END: u64 = i64::MAX as u64;
+
 /// Reads the disk, begins a new process run on it, and makes that durable: nothing may be said before (rule 8).
 pub(crate) fn start(
     connection: &mut Connection,
@@ -28,7 +32,14 @@ pub(crate) fn start(
     let mut facts = facts_or_new(connection, directory, id)?;
     // A new disk acknowledged nothing: a mark that is there is that of a database that somebody took away.
     let mark = mark.filter(|_| facts.incarnation.count > 0);
-    let mark = mark.filter(|mark| mark.run.is_none_or(|run| run.disk == facts.disk));
+    let is_another = is_unproven(connection, directory, facts.disk, mark)?;
+    if is_another {
+        tracing::error!("nothing says that what the database has promised is all: this is another disk from now on");
+        // It has acknowledged nothing, and will not be repaired as what it was.
+        aside::not_recovered(directory).map_err(DiskError::File)?;
+        (facts.disk, facts.impaired_until) = (DiskId(random()), None);
+    }
+    let mark = mark.filter(|_| !is_another);
     let behind = mark.and_then(|mark| mark.run).filter(|run| run.incarnation.count > facts.incarnation.count);
     if let Some(run) = behind {
         // The database lost that start, and what it found, with the end of its write-ahead log. A process run never comes twice.
@@ -41,15 +52,20 @@ pub(crate) fn start(
     // Where the end of the log was lost, the promise was lost with it (rule 2).
     facts.promised = facts.promised.max(mark.map(|mark| mark.promised).unwrap_or_default());
     let whole = facts.impaired_until.is_none();
-    let impaired_until = impairment(&facts, &found, mark);
+    let impaired_until = impairment(&facts, &found, mark, behind.is_some());
     let incarnation = Incarnation { count: facts.incarnation.count + 1, nonce: u64::from_le_bytes(random()) >> 1 };
     let transaction = connection.transaction().map_err(DiskError::Database)?;
-    // What a damaged log held is not known: it is no word of a successor's.
-    let whole = whole && behind.is_none() && impaired_until.is_none();
+    if is_another {
+        transaction.execute("UPDATE replica SET disk = ?", [facts.disk.0])?;
+        transaction.execute("DELETE FROM deaths", [])?;
+    }
+    // What a damaged log held is not known: it is no word of a successor's. Nor is it of another disk.
+    let whole = whole && behind.is_none() && impaired_until.is_none() && !is_another;
     begin_run(&transaction, &facts, &found, incarnation, impaired_until, whole)?;
     reach(Point::StartBegun);
     transaction.commit()?;
     reach(Point::StartDurable);
+    move_log(connection)?;
     let known = log_table::known(connection)?;
     let deaths = log_table::deaths(connection)?;
     let identity = Identity { replica: facts.id, disk: facts.disk, cluster: facts.cluster };
@@ -59,6 +75,45 @@ pub(crate) fn start(
     let recovered =
         Recovered { cluster: facts.cluster, promised: facts.promised, log: found.log, deaths, known, impaired_until };
     Ok((member, recovered, facts.applied))
+}
+
+/// Moves the write-ahead log into the database. A power cut within a checkpoint has left torn pages there, which SQLite reads from the log; whoever
+/// looks at the file itself would take them for damage (`scrub`).
+fn move_log(connection: &Connection) -> rusqlite::Result<()> {
+    match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+        // A full disk is for the first commit to tell that finds no room: until then, there is something to read here.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
+        moved => moved,
+    }
+}
+
+/// Whether nothing proves that the facts in the database, which are of this disk, are the last (rule 12): the mark that it once had is gone, so
+/// a write-ahead log that lost its end cannot be told from a whole one; or the mark is another disk's, so one of the two is not from here. A
+/// database of an earlier version never had a mark, and a copy that somebody put into an empty directory has it not yet.
+pub(crate) fn is_unproven(
+    connection: &Connection,
+    directory: &DataDirectory,
+    disk: DiskId,
+    mark: Option<Mark>,
+) -> rusqlite::Result<bool> {
+    match mark {
+        Some(mark) => Ok(mark.run.is_some_and(|run| run.disk != disk)),
+        None => Ok(directory.has_identity() && application(connection)? == protect::MARKED),
+    }
+}
+
+/// Remembers in the database that it has a mark beside it.
+pub(crate) fn remember_mark(connection: &Connection) -> rusqlite::Result<()> {
+    if application(connection)? != protect::MARKED {
+        connection.pragma_update(None, "application_id", protect::MARKED)?;
+        // Not to be lost with the end of a log.
+        move_log(connection)?;
+    }
+    Ok(())
+}
+
+fn application(connection: &Connection) -> rusqlite::Result<i32> {
+    connection.pragma_query_value(None, "application_id", |row| row.get(0))
 }
 
 pub(crate) fn random<const N: usize>() -> [u8; N] {
@@ -105,10 +160,13 @@ fn verify(connection: &Connection, committed: u64, mark: Option<Mark>) -> Result
     Ok(found)
 }
 
-/// Rule 15: a log that is shorter than what was acknowledged, or whose chain breaks, is corrupt, not short.
-fn impairment(facts: &Facts, found: &Verified, mark: Option<Mark>) -> Option<u64> {
+/// Rule 15: a log that is shorter than what was acknowledged, or whose chain breaks, is corrupt, not short. `is_behind`: the mark knows of a
+/// later process run than the database.
+fn impairment(facts: &Facts, found: &Verified, mark: Option<Mark>, is_behind: bool) -> Option<u64> {
     let broken = found.broken.map(|(_, last)| last);
-    let lost = mark.filter(|mark| found.at_mark != Some(mark.hash)).map(|mark| mark.index);
+    let lost = mark.filter(|mark| found.at_mark != Some(mark.hash) || (is_behind && !mark.is_last));
+    // After a power failure, more may have been acknowledged than the mark says.
+    let lost = lost.map(|mark| if mark.is_last { mark.index } else { UNKNOWN_END });
     let behind = Some(facts.committed.max(facts.applied)).filter(|index| *index > found.log.last);
     let new = broken.max(lost).max(behind);
     new.max(facts.impaired_until)

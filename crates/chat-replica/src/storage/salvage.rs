@@ -1,6 +1,6 @@
-//! A database that is damaged, or that has no checksums yet, is replaced by a new one with what can be proven of it (rules 2, 12, 15).
+//! A database that is damaged is replaced by a new one with what can be proven of it (rules 2, 12, 15).
 //!
-//! It is read from a copy in which every page that is a single flipped bit away from its checksum is mended. What is taken over, and what proves it:
+//! It is read from a copy in which every page that is a single flipped bit away from its checksum is mended (`copy`). What is taken over, and what proves it:
 //!
 //! | what | proof |
 //! | --- | --- |
@@ -9,82 +9,35 @@
 //! | committed index | either: it is a lower bound |
 //! | cluster | the page's checksum, or else the file `identity`, or else the founding in the log |
 //! | known process runs, deaths | the page's checksum; else they are left behind, and less is known |
+//! | entries set aside for people | the page's checksum; else the damaged database stays for them |
 //! | state, indexes, schema | nothing: they are made anew from the log |
 //!
 //! A log that does not reach as far as it did makes the disk impaired: it counts for nothing until it holds again what it held. Where neither the
-//! database nor the mark says what was promised, this is another disk from now on, and learns everything.
+//! database nor the mark says what was promised, this is another disk from now on, and learns everything. So it is where the mark is gone that
+//! alone shows that what the database says was the last (`recovery::is_unproven`). What cannot be read at all is lost; the write-ahead log ends
+//! there. That the mark knows of a later process run is for the start to find, which follows (`recovery::start`).
 //!
 //! The new database becomes the one that counts by a single renaming (of `replica.db-new`, to `replica.db-salvaged`): a start that finds that
-//! name finishes what a crash has left. The old one is kept, under the first name of `replica.db.damaged-1`, `-2`, … that is free.
+//! name finishes what a crash has left. The old one is kept as `replica.db.damaged-1`, `-2`, … (`aside`), with its log, and with the rollback
+//! journal that it has if it was being made: SQLite would play that into whatever has the name of the database.
 
+use super::aside::{self, Outcome, remove_file};
+use super::copy::{MENDED, Old, open_old, remove, unchecked};
 use super::damage::is_damage;
 use super::directory::DataDirectory;
 use super::disk::{self, DiskError};
 use super::log_table::{self, Facts};
 use super::mark::Mark;
 use super::migrations;
+use super::protect::APPLICATION_ID;
+use super::recovery::{self, UNKNOWN_END};
 use crate::protocol::*;
 use chat_sqlite_checksum::DAMAGE_SUFFIX;
-use chat_sqlite_checksum::PAGE;
-use chat_sqlite_checksum::page::{Page, mend};
 use rusqlite::{Connection, OpenFlags};
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::io;
 
-const NEW: &str = "-new";
-const MENDED: &str = "-mended";
+pub(super) const NEW: &str = "-new";
 const SALVAGED: &str = "-salvaged";
-/// In the header of a database that has checksums, beside the reserve itself: so no single damage makes it look like one without.
-pub(crate) const APPLICATION_ID: i32 = 0x6368_6174;
-
-/// Whether the database is one of an earlier version, without checksums.
-fn is_unprotected(path: &Path) -> io::Result<bool> {
-    let mut header = [0; 100];
-    match File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => Ok(false),
-        Err(error) => Err(error),
-        Ok(()) => Ok(header.starts_with(b"SQLite format 3\0") && header[20] == 0 && header[68..72] == [0; 4]),
-    }
-}
-
-/// Whether the database comes from where no checksums are: from an earlier version, or, without a mark beside it, from a backup that
-/// another SQLite made, which copies stale ones along.
-pub(crate) fn wants_protection(directory: &DataDirectory) -> io::Result<bool> {
-    let path = directory.database();
-    let is_copy = !directory.mark().exists() && std::fs::metadata(&path).is_ok_and(|file| file.len() > 0);
-    Ok(is_copy || is_unprotected(&path)?)
-}
-
-/// Gives a database of an earlier version, or a backup, checksums: all of it is copied, and the copy takes its place at once or not at all.
-pub(crate) fn protect(directory: &DataDirectory) -> Result<(), DiskError> {
-    let path = directory.database();
-    let mut old = Connection::open(&path)?;
-    migrations::migrate(&mut old)?;
-    // Nothing may be left in the write-ahead log: it goes with the name.
-    let moved: i64 = old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    if moved != 0 {
-        return Err(DiskError::File(io::Error::other("the database is in use by another program")));
-    }
-    old.close().map_err(|(_, error)| error)?;
-    let new = fresh(directory)?;
-    new.execute("ATTACH ? AS old", [format!("file:{}?vfs=unix", escaped(&path))])?;
-    let transaction = new.unchecked_transaction()?;
-    let sql = "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
-    let tables: Vec<String> = new.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    for table in tables {
-        new.execute_batch(&format!("DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM old.{table}"))?;
-    }
-    transaction.commit()?;
-    new.execute_batch("DETACH old")?;
-    new.close().map_err(|(_, error)| error)?;
-    std::fs::rename(directory.beside(NEW), &path).map_err(DiskError::File)?;
-    directory.sync().map_err(DiskError::File)?;
-    tracing::warn!(path = %path.display(), "every page of the database has a checksum from now on");
-    Ok(())
-}
-
 /// Replaces a damaged database. `what` was found; a crash on the way is made good by [`finish`].
 pub(crate) fn salvage(
     directory: &DataDirectory,
@@ -93,46 +46,83 @@ pub(crate) fn salvage(
     what: &str,
 ) -> Result<(), DiskError> {
     tracing::error!(path = %directory.database().display(), what, "the database is damaged");
-    let new = fresh(directory)?;
-    let transaction = new.unchecked_transaction()?;
-    let (source, checked) = open_old(directory)?;
-    if let Ok(old) = &checked {
-        migrations::refuse_newer(old)?;
+    let old = open_old(directory)?;
+    if let Ok(checked) = &old.checked {
+        migrations::refuse_newer(checked)?;
     }
-    let facts = checked.as_ref().ok().and_then(|old| log_table::facts(old).ok().flatten());
+    let facts = old.facts();
     if let Some(found) = facts.as_ref().filter(|facts| facts.id != id) {
         return Err(DiskError::OtherReplica { path: directory.database(), found: found.id, wanted: id });
     }
-    let mark = mark.filter(|mark| match (&facts, mark.run) {
-        (Some(facts), Some(run)) => run.disk == facts.disk,
-        (facts, run) => facts.is_some() || run.is_some(),
-    });
-    match facts.clone().or_else(|| mark.and_then(|mark| of_mark(id, &mark))) {
-        None => tracing::error!(
-            "nothing says what this disk had promised: it is another one from now on, and learns everything"
-        ),
-        Some(mut proven) => {
-            let log = copy_log(&checked, &source, &new, mark)?;
-            let held = held(&checked, &proven, mark);
-            complete(&mut proven, facts.is_some(), directory, &log, mark, held);
-            log_table::restore(&new, &proven)?;
-            if let Ok(old) = &checked {
-                copy_knowledge(old, &new, proven.impaired_until.is_none())?;
-            }
-            let (entries, impaired) = (log.last, proven.impaired_until.is_some());
-            tracing::error!(
-                entries,
-                impaired,
-                "the sound entries of its log were saved; the state is made anew from them"
-            );
-        }
+    let is_whole = |facts: &Facts| facts.impaired_until.or(mark.and_then(|mark| mark.run?.impaired_until)).is_none();
+    if facts.as_ref().is_some_and(is_whole) {
+        aside::all_recovered(directory).map_err(DiskError::File)?;
     }
+    aside::room(directory).inspect_err(|_| {
+        // What was copied is in the way of whoever makes room.
+        let _ = remove(directory, MENDED);
+    })?;
+    let new = fresh(directory)?;
+    let transaction = new.unchecked_transaction()?;
+    let outcome = match (&old.checked, &facts) {
+        (Ok(checked), Some(facts)) if unless_damaged(is_unproven(checked, directory, facts, mark))? != Some(false) => {
+            let (disk, incarnation) = (DiskId(recovery::random()), Incarnation { count: 0, nonce: 0 });
+            let another = Facts { disk, incarnation, ..facts.clone() };
+            tracing::error!("nothing says that what it had promised is all: it is another disk from now on");
+            take_over(directory, &old, &new, another, None)?;
+            Outcome::Kept
+        }
+        _ => match facts.or_else(|| mark.and_then(|mark| of_mark(id, &mark))) {
+            Some(facts) => take_over(directory, &old, &new, facts, mark)?,
+            None => {
+                tracing::error!(
+                    "nothing says what this disk had promised: it is another one from now on, and learns everything"
+                );
+                Outcome::Kept
+            }
+        },
+    };
     transaction.commit()?;
     new.close().map_err(|(_, error)| error)?;
-    drop(checked);
+    drop(old);
+    aside::announce(directory, outcome).map_err(DiskError::File)?;
     std::fs::rename(directory.beside(NEW), directory.beside(SALVAGED)).map_err(DiskError::File)?;
     directory.sync().map_err(DiskError::File)?;
     finish(directory).map_err(DiskError::File)
+}
+
+/// Brings what is sound of the old database into the new one, which has these facts as far as they are proven.
+fn take_over(
+    directory: &DataDirectory,
+    old: &Old,
+    new: &Connection,
+    mut facts: Facts,
+    mark: Option<Mark>,
+) -> Result<Outcome, DiskError> {
+    let log = copy_log(old, new, mark)?;
+    complete(&mut facts, old, directory, &log, mark);
+    // Another disk has acknowledged nothing, and has no word of this one's process runs.
+    let is_another = old.facts().is_some_and(|old| old.disk != facts.disk);
+    if is_another {
+        facts.impaired_until = None;
+    }
+    log_table::restore(new, &facts)?;
+    let is_impaired = facts.impaired_until.is_some();
+    let mut all = false;
+    if let Ok(checked) = &old.checked {
+        copy_knowledge(checked, new, !is_impaired && !is_another)?;
+        all = unless_damaged(log_table::copy_set_aside(checked, new))?.is_some();
+    }
+    tracing::error!(
+        entries = log.last,
+        impaired = is_impaired,
+        "the sound entries of its log were saved; the state is made anew from them"
+    );
+    Ok(match (all, is_impaired) {
+        (false, _) => Outcome::Kept,
+        (true, true) => Outcome::Lacking,
+        (true, false) => Outcome::Recovered,
+    })
 }
 
 /// Puts the new database in the place of the damaged one, if there is one that waits for that.
@@ -141,28 +131,19 @@ pub(crate) fn finish(directory: &DataDirectory) -> io::Result<()> {
     if !salvaged.exists() {
         return Ok(());
     }
-    let aside = (1..).map(|number| format!(".damaged-{number}"));
-    // The two files of one database get one number: a crash may have moved the first of them, which is the log.
-    let free = |end: &String| !directory.beside(end).exists();
-    let aside = aside.into_iter().find(free).unwrap_or_default();
-    for (from, end) in [("-wal", "-wal"), ("", "")] {
-        let path = directory.beside(from);
-        if path.exists() {
-            std::fs::rename(path, directory.beside(&format!("{aside}{end}")))?;
-        }
-    }
+    aside::put(directory)?;
     remove(directory, MENDED)?;
     remove_file(&directory.beside("-shm"))?;
     remove_file(&directory.beside(DAMAGE_SUFFIX))?;
     directory.sync()?;
     std::fs::rename(&salvaged, directory.database())?;
     directory.sync()?;
-    tracing::error!(path = %directory.beside(&aside).display(), "the damaged database is kept for people; nothing reads it any more");
+    aside::prune(directory);
     Ok(())
 }
 
 /// A new database with every table, under a name that does not count yet.
-fn fresh(directory: &DataDirectory) -> Result<Connection, DiskError> {
+pub(super) fn fresh(directory: &DataDirectory) -> Result<Connection, DiskError> {
     remove(directory, NEW).map_err(DiskError::File)?;
     let mut new = disk::connect(&directory.beside(NEW), OpenFlags::default())?;
     new.pragma_update(None, "synchronous", "FULL")?;
@@ -171,79 +152,6 @@ fn fresh(directory: &DataDirectory) -> Result<Connection, DiskError> {
     migrations::migrate(&mut new)?;
     new.pragma_update(None, "application_id", APPLICATION_ID)?;
     Ok(new)
-}
-
-/// The old database, and a connection to it that gives nothing unproven, if one can be had. One without checksums proves nothing, and has nothing better.
-fn open_old(directory: &DataDirectory) -> Result<(PathBuf, rusqlite::Result<Connection>), DiskError> {
-    if is_unprotected(&directory.database()).unwrap_or(false) {
-        let source = directory.database();
-        let old = unchecked(&source);
-        return Ok((source, old));
-    }
-    let source = mended(directory).map_err(DiskError::File)?;
-    let old = checked(&source);
-    Ok((source, old))
-}
-
-/// A copy of the database in which single flipped bits are turned back, and its write-ahead log beside it.
-fn mended(directory: &DataDirectory) -> io::Result<PathBuf> {
-    remove(directory, MENDED)?;
-    let path = directory.beside(MENDED);
-    let old = match File::open(directory.database()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(path),
-        old => old?,
-    };
-    let length = old.metadata()?.len();
-    let mut new = io::BufWriter::new(File::create(&path)?);
-    for number in 1..=length.div_ceil(PAGE as u64) {
-        let mut page = [0; PAGE];
-        // What cannot be read, or is cut off, stays zero.
-        if old.read_exact_at(&mut page, (number - 1) * PAGE as u64).is_err() {
-            page.fill(0);
-        }
-        match mend(&mut page, number) {
-            Page::Sound => {}
-            Page::Mended => tracing::error!(page = number, "one bit had flipped; the copy has it right"),
-            // SQLite never wrote it, and never reads it.
-            Page::Damaged if page == [0; PAGE] => {}
-            Page::Damaged => tracing::error!(page = number, "the page is lost"),
-        }
-        new.write_all(&page)?;
-    }
-    new.flush()?;
-    let log = directory.beside("-wal");
-    if log.exists() {
-        std::fs::copy(log, directory.beside(&format!("{MENDED}-wal")))?;
-    }
-    Ok(path)
-}
-
-/// Removes a database of ours that does not count, and all that SQLite and the layer put beside it.
-fn remove(directory: &DataDirectory, database: &str) -> io::Result<()> {
-    for end in ["", "-journal", "-wal", "-shm", DAMAGE_SUFFIX] {
-        remove_file(&directory.beside(&format!("{database}{end}")))?;
-    }
-    Ok(())
-}
-
-fn remove_file(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn checked(source: &Path) -> rusqlite::Result<Connection> {
-    let old = disk::connect(source, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    disk::keep_log_on_close(&old)?;
-    Ok(old)
-}
-
-/// Without comparing checksums: for what carries a proof of its own.
-fn unchecked(source: &Path) -> rusqlite::Result<Connection> {
-    let old = Connection::open_with_flags(source, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    disk::keep_log_on_close(&old)?;
-    Ok(old)
 }
 
 /// What is known of the disk where the row of facts cannot be read.
@@ -273,17 +181,12 @@ struct Copied {
 }
 
 /// Copies the log as far as its chain verifies, also from pages that do not.
-fn copy_log(
-    checked: &rusqlite::Result<Connection>,
-    source: &Path,
-    new: &Connection,
-    mark: Option<Mark>,
-) -> Result<Copied, DiskError> {
+fn copy_log(old: &Old, new: &Connection, mark: Option<Mark>) -> Result<Copied, DiskError> {
     let mut copied = Copied::default();
     if mark.is_some_and(|mark| mark.index == 0) {
         copied.at_mark = Some(ChainHash::default());
     }
-    for old in [checked.as_ref().ok(), unchecked(source).ok().as_ref()].into_iter().flatten() {
+    for old in [old.checked.as_ref().ok(), unchecked(&old.source).ok().as_ref()].into_iter().flatten() {
         if !copied.complete {
             copy_entries(old, new, mark, &mut copied)?;
         }
@@ -327,33 +230,26 @@ fn held(checked: &rusqlite::Result<Connection>, facts: &Facts, mark: Option<Mark
 }
 
 /// Brings what is proven of the facts to what the new database is.
-fn complete(
-    facts: &mut Facts,
-    read: bool,
-    directory: &DataDirectory,
-    log: &Copied,
-    mark: Option<Mark>,
-    held: Option<u64>,
-) {
-    if !read {
+fn complete(facts: &mut Facts, old: &Old, directory: &DataDirectory, log: &Copied, mark: Option<Mark>) {
+    let from_page = old.facts().is_some();
+    if !from_page {
         let identity = directory.identity().filter(|identity| identity.disk == facts.disk);
         facts.cluster = identity.and_then(|identity| identity.cluster).or(log.cluster);
     }
     if let Some(mark) = mark {
         facts.promised = facts.promised.max(mark.promised);
-        if let Some(run) = mark.run {
-            facts.committed = facts.committed.max(run.committed);
-            if run.incarnation.count > facts.incarnation.count {
-                facts.incarnation = run.incarnation;
-                facts.impaired_until = facts.impaired_until.max(run.impaired_until);
-            }
-        }
+        facts.committed = facts.committed.max(mark.run.map_or(0, |run| run.committed));
     }
+    let held = held(&old.checked, facts, mark);
     let differs = mark.is_some_and(|mark| log.at_mark != Some(mark.hash));
-    let whole = log.complete && !differs && held.is_some_and(|held| log.last >= held) && log.last >= facts.committed;
-    if !whole {
+    // After a power failure the mark can be behind. Then the database must say what the log held, and its process run.
+    let is_last = mark.is_some_and(|mark| mark.is_last);
+    let is_unsure = !is_last && (old.is_cut || !from_page);
+    let is_short = held.is_none_or(|held| log.last < held) || log.last < facts.committed;
+    if !log.complete || differs || is_unsure || is_short {
         // Without a witness of its end, only what is committed in a later epoch says that it holds everything again.
-        let until = held.unwrap_or(i64::MAX as u64).max(facts.committed).max(log.last);
+        let held = held.filter(|_| !is_unsure && (is_last || !differs));
+        let until = held.unwrap_or(UNKNOWN_END).max(facts.committed).max(log.last);
         facts.impaired_until = facts.impaired_until.max(Some(until));
     }
     facts.committed = facts.committed.min(log.last);
@@ -373,20 +269,25 @@ fn copy_knowledge(old: &Connection, new: &Connection, whole: bool) -> Result<(),
     Ok(())
 }
 
+fn is_unproven(
+    checked: &Connection,
+    directory: &DataDirectory,
+    facts: &Facts,
+    mark: Option<Mark>,
+) -> rusqlite::Result<bool> {
+    recovery::is_unproven(checked, directory, facts.disk, mark)
+}
+
 fn unless_damaged<T>(read: rusqlite::Result<T>) -> Result<Option<T>, DiskError> {
     match read {
         Ok(value) => Ok(Some(value)),
         Err(error) if is_damage(&error) => Ok(None),
+        // There is no such table: it was made in the part of the log that is lost.
+        Err(error) if error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_ERROR) => {
+            Ok(None)
+        }
         Err(error) => Err(error.into()),
     }
-}
-
-/// For a URI.
-fn escaped(path: &Path) -> String {
-    let bytes = PathBuf::from(path).into_os_string();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
-    let escape = |byte: &u8| if plain(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02x}") };
-    bytes.as_encoded_bytes().iter().map(escape).collect()
 }
 
 #[cfg(test)]
@@ -408,7 +309,8 @@ mod tests {
             let run = Incarnation { count: 5, nonce: 5 };
             let mark =
                 crate::storage::mark::Run { disk: old.disk, incarnation: run, committed: 0, impaired_until: None };
-            let mark = Mark { index: 0, hash: ChainHash::default(), promised: Epoch::ZERO, run: Some(mark) };
+            let mark =
+                Mark { index: 0, hash: ChainHash::default(), promised: Epoch::ZERO, run: Some(mark), is_last: true };
             log_table::restore(&new, &of_mark(ReplicaId(1), &mark).expect("it has facts")).expect("restored");
             drop(new);
             std::fs::rename(directory.beside(NEW), directory.beside(SALVAGED)).expect("renamed");

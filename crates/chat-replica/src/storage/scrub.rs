@@ -13,8 +13,6 @@ use std::time::Duration;
 /// With [`PAUSE`], 1 MiB a second.
 const PAGES_AT_ONCE: u64 = 64;
 const PAUSE: Duration = Duration::from_millis(250);
-/// What the operating system says of a sector that cannot be read (EIO).
-const EIO: i32 = 5;
 /// A page that does not verify is perhaps being written: it is read again so often, and so much later each time.
 const LOOKS: usize = 5;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
@@ -35,7 +33,7 @@ pub(crate) async fn scrub(directory: Weak<DataDirectory>) {
             Ok(Ok(Looked::Damaged { page })) => {
                 return tell(&directory, &format!("page {page} does not have its checksum"));
             }
-            Ok(Err(error)) if error.raw_os_error() == Some(EIO) => {
+            Ok(Err(error)) if damage::is_unreadable(&error) => {
                 return tell(&directory, &format!("it cannot be read: {error}"));
             }
             // The machine lacks something: file handles, memory. That says nothing about the disk.
