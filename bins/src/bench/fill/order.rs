@@ -108,7 +108,7 @@ fn key() -> RequestKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chat_core::{Lookup as _, MemoryStore, Outcome, Provenance};
+    use chat_core::{Lookup as _, MemoryStore, Outcome, Provenance, Read as _};
     use std::collections::HashSet;
 
     #[test]
