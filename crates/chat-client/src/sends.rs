@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How exactly deadlines and silence are kept.
-const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(50);
 /// Most sends taken over at a time.
 const BATCH: usize = 1024;
 

@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::Ordering;
 
+/// Changes in one log entry at most.
+pub const BATCH: usize = 1024;
 /// Log entries proposed and not yet committed at most: beyond, changes wait in line.
 const UNDER_WAY: u64 = 32;
 
@@ -66,9 +68,13 @@ impl<A> Desk<A> {
         Desk { min_copies, asked: Vec::new(), asked_in: None, waiting: VecDeque::new(), term: None }
     }
 
-    /// Whether changes are taken from the line: to be proposed, or to be declined at once.
-    pub fn has_room(&self, replica: &Replica) -> bool {
-        replica.serving().is_none() || replica.entries_under_way() < UNDER_WAY
+    /// Whether changes are taken from a line of `waiting`: to be proposed, or to be declined at once.
+    ///
+    /// What comes while an entry is under way goes into the next one together: each entry costs every replica a sync and some wake-ups. A line
+    /// that fills more than one entry gains nothing by waiting.
+    pub fn has_room(&self, replica: &Replica, waiting: usize) -> bool {
+        let most = if waiting >= BATCH { UNDER_WAY } else { 1 };
+        replica.serving().is_none() || replica.entries_under_way() < most
     }
 
     /// Makes one batch of what is in line, or declines it. What it returns goes into the turn, behind everything else.

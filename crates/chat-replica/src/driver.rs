@@ -4,7 +4,7 @@
 //! but an event, the next wake-up of the protocol, or the disk.
 
 use crate::clock::Clock;
-use crate::desk::Desk;
+use crate::desk::{BATCH, Desk};
 use crate::failpoint::{Point, reach};
 use crate::handle::{Control, Declined, Done, Gate, Proposal};
 use crate::node::{Disk as _, Node, Outbox, Turned};
@@ -17,8 +17,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Commands in one log entry at most.
-const BATCH: usize = 1024;
 /// Bytes of commands in one log entry, about.
 const BATCH_BYTES: usize = 512 << 10;
 /// Events taken from the network in one turn at most.
@@ -113,7 +111,7 @@ impl Driver {
     /// Waits for something to happen, or for the protocol's next wake-up.
     async fn wait(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {
         let wake = tokio::time::Instant::from_std(self.wiring.clock.instant(self.node.wake_at()));
-        let room = self.desk.has_room(self.node.replica());
+        let room = self.desk.has_room(self.node.replica(), self.wiring.proposals.len());
         tokio::select! {
             biased;
             Some(input) = self.wiring.network.recv() => inputs.push(input),
@@ -131,7 +129,7 @@ impl Driver {
             let Ok(input) = self.wiring.network.try_recv() else { break };
             inputs.push(input);
         }
-        if !self.desk.has_room(self.node.replica()) && proposals.is_empty() {
+        if !self.desk.has_room(self.node.replica(), self.wiring.proposals.len()) && proposals.is_empty() {
             return;
         }
         let mut bytes = 0;

@@ -7,15 +7,13 @@ use chat_core::{
     AccountId, Command, DisplayName, Lookup as _, MemoryStore, Message, PasswordHash, Read as _, Rejection, RequestKey,
 };
 use chat_core::{Timestamp, TokenHash};
-use chat_replica::desk::{Desk, Request};
+use chat_replica::desk::{BATCH, Desk, Request};
 use chat_replica::handle::{Declined, Done, Gate, ReadPermit, Row};
 use chat_replica::protocol::*;
 use chat_replica::subscribers::Subscribers;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// Commands in one log entry at most, as in production.
-const BATCH: usize = 1024;
 /// How long a login lasts, in milliseconds: 30 days.
 const SESSION: i64 = 30 * 24 * 3600 * 1000;
 /// Where an answer goes.
@@ -131,12 +129,12 @@ impl Service {
     }
 
     pub fn has_work(&self, replica: &Replica) -> bool {
-        !self.line.is_empty() && self.desk.has_room(replica)
+        !self.line.is_empty() && self.desk.has_room(replica, self.line.len())
     }
 
     /// What is in line becomes a batch, or is declined.
     pub fn propose(&mut self, replica: &Replica, told: &mut Told) -> Option<Input> {
-        let some = if self.desk.has_room(replica) { self.line.len().min(BATCH) } else { 0 };
+        let some = if self.desk.has_room(replica, self.line.len()) { self.line.len().min(BATCH) } else { 0 };
         self.desk.propose(replica, self.line.drain(..some), &mut |ask, what| told.push((ask, what)))
     }
 

@@ -308,14 +308,11 @@ impl Store for SqliteState<'_> {
     }
 
     fn set_marks(&mut self, account: AccountId, marks: Marks) -> Result<()> {
-        let sql = "UPDATE mailboxes SET read = ?2, delivered = ?3, last = ?4 WHERE account = ?1";
-        self.change(sql, (int(account.0), int(marks.read), int(marks.delivered), int(marks.last)))
+        self.set_all_marks([(account, marks)])
     }
 
     fn insert_message(&mut self, message: &Arc<Message>) -> Result<()> {
-        let Message { id, seq, from, to, text, sent_at, sender_deleted: _ } = &**message;
-        let sql = "INSERT INTO messages (id, recipient, seq, sender, sent_at, text) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        self.change(sql, (int(id.0), int(to.id.0), int(*seq), int(from.id.0), sent_at.0, text.as_str()))
+        self.insert_messages(std::slice::from_ref(message))
     }
 
     fn discard_after(&mut self, account: AccountId, seq: u64) -> Result<()> {
@@ -323,9 +320,40 @@ impl Store for SqliteState<'_> {
     }
 
     fn insert_request(&mut self, key: &RequestKey, scope: Scope, record: &RequestRecord) -> Result<()> {
-        let answer = codec::encode_answer(&record.answer);
+        self.insert_requests([(key, scope, record)])
+    }
+}
+
+/// Many rows of one kind, by one statement.
+impl SqliteState<'_> {
+    pub(crate) fn set_all_marks(&mut self, all: impl IntoIterator<Item = (AccountId, Marks)>) -> Result<()> {
+        let sql = "UPDATE mailboxes SET read = ?2, delivered = ?3, last = ?4 WHERE account = ?1";
+        let mut statement = self.prepare(sql)?;
+        all.into_iter().try_for_each(|(account, marks)| {
+            statement.execute((int(account.0), int(marks.read), int(marks.delivered), int(marks.last))).map(drop)
+        })
+    }
+
+    pub(crate) fn insert_messages(&mut self, messages: &[Arc<Message>]) -> Result<()> {
+        let sql = "INSERT INTO messages (id, recipient, seq, sender, sent_at, text) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let mut statement = self.prepare(sql)?;
+        messages.iter().try_for_each(|message| {
+            let Message { id, seq, from, to, text, sent_at, sender_deleted: _ } = &**message;
+            let row = (int(id.0), int(to.id.0), int(*seq), int(from.id.0), sent_at.0, text.as_str());
+            statement.execute(row).map(drop)
+        })
+    }
+
+    pub(crate) fn insert_requests<'r>(
+        &mut self,
+        requests: impl IntoIterator<Item = (&'r RequestKey, Scope, &'r RequestRecord)>,
+    ) -> Result<()> {
         let sql = "INSERT INTO requests (key, scope, body, answer) VALUES (?1, ?2, ?3, ?4)";
-        self.change(sql, (&key.0, int(scope.as_u64()), &record.body.0, answer))
+        let mut statement = self.prepare(sql)?;
+        requests.into_iter().try_for_each(|(key, scope, record)| {
+            let answer = codec::encode_answer(&record.answer);
+            statement.execute((&key.0, int(scope.as_u64()), &record.body.0, answer)).map(drop)
+        })
     }
 }
 

@@ -94,19 +94,15 @@ impl WriteBack {
         if let Some(numbers) = known.counters.filter(|_| counters) {
             state.set_counters(numbers)?;
         }
+        state.set_all_marks(marks.iter().map(|(account, marks)| (*account, *marks)))?;
         for (account, marks) in marks {
-            state.set_marks(account, marks)?;
             known.marks.put(account, marks);
         }
-        for message in &messages {
-            state.insert_message(message)?;
-        }
+        state.insert_messages(&messages)?;
         if let Some(((last, _), _)) = requests.last_key_value() {
             known.newest = known.newest.map(|newest| newest.max(*last));
         }
-        for ((key, scope), record) in &requests {
-            state.insert_request(key, *scope, record)?;
-        }
+        state.insert_requests(requests.iter().map(|((key, scope), record)| (key, *scope, record)))?;
         Ok(())
     }
 }
