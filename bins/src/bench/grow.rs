@@ -16,7 +16,7 @@ pub(super) struct Flags {
     /// And so many accounts, with a session each
     #[arg(long, value_delimiter = ',', default_value = "100,1000000", value_parser = positive, value_name = "N,…")]
     accounts: Vec<usize>,
-    /// So many clients send, to anybody
+    /// So many clients send: to each other, and then to anybody
     #[arg(long, default_value_t = 64, value_parser = positive, value_name = "N")]
     clients: usize,
     /// For so many seconds each
@@ -35,19 +35,23 @@ impl Flags {
 }
 
 pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -> Result<(), Broken> {
-    let mut lines = Vec::new();
+    let mut sizes = Vec::new();
     for (messages, accounts) in flags.messages.iter().zip(&flags.accounts) {
         let crowd = stage.filled(*accounts as u64, *messages as u64).await?;
-        let people = some_of(stage, &crowd, flags.clients).await?;
-        send::load(&people, 1, send::WARM_UP).await?;
-        let once = async || {
-            let line = send::once(stage, "grow", &people, 1, flags.secs).await?;
-            Ok(line.with("messages", *messages as f64).with("accounts", *accounts as f64))
-        };
-        lines.push(report.measure(once).await?);
+        let mut lines = Vec::new();
+        for name in ["grow-few", "grow-anybody"] {
+            let people = some_of(stage, &crowd, flags.clients, name == "grow-anybody").await?;
+            send::load(&people, 1, send::WARM_UP).await?;
+            let once = async || {
+                let line = send::once(stage, name, &people, 1, flags.secs).await?;
+                Ok(line.with("messages", *messages as f64).with("accounts", *accounts as f64))
+            };
+            lines.push(report.measure(once).await?);
+        }
+        sizes.push(lines);
     }
-    if let [first, .., last] = lines.as_slice() {
-        report.follows(&ratios(first, last));
+    if let [first, .., last] = sizes.as_slice() {
+        first.iter().zip(last).for_each(|(first, last)| report.follows(&ratios(first, last)));
     }
     Ok(())
 }
@@ -63,7 +67,8 @@ fn ratios(first: &Line, last: &Line) -> Line {
         ("resident_ratio", last.get("resident_mib"), first.get("resident_mib")),
     ];
     let known = figures.into_iter().filter_map(|(name, last, first)| Some((name, last? / first.filter(|n| *n > 0.0)?)));
-    Line { name: "grow-ratio", clients: last.clients, more: known.collect(), ..Line::default() }
+    let name = if first.name == "grow-few" { "grow-few-ratio" } else { "grow-anybody-ratio" };
+    Line { name, clients: last.clients, more: known.collect(), ..Line::default() }
 }
 
 #[cfg(test)]

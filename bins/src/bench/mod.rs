@@ -56,8 +56,8 @@ struct Arguments {
 const FIGURES: &str = "\
     acks_per_s: answers (or deliveries, or pages) per second. p50_ms, p99_ms, max_ms: median, 99th percentile and maximum of single operations.\n\
     server_cpu_s_per_1000: processor seconds, user and system, of all servers together per 1000 of them.\n\
-    disk_bytes_per_message: what a replica's process has caused to be written to storage (write_bytes of /proc/PID/io: pages as they become\n\
-    dirty), per acknowledged message, on average over the replicas. resident_mib: memory of a replica (VmRSS), on average.";
+    disk_bytes_per_message: what was written to the block device that holds the data (/proc/diskstats; so by others, too), per acknowledged\n\
+    message and replica. resident_mib: memory of a replica (VmRSS), on average.";
 
 #[derive(Clone, Debug, Args)]
 struct Common {

@@ -55,13 +55,17 @@ pub(super) async fn people(stage: &mut Stage, n: usize, clients: usize) -> Resul
     }
 }
 
-/// `n` of a crowd, far from each other, who send to anybody. They have a client each.
-pub(super) async fn some_of(stage: &Stage, crowd: &Crowd, n: usize) -> Result<Vec<Person>, Broken> {
+/// `n` of a crowd, far from each other, with a client each: they send to each other, or to anybody.
+pub(super) async fn some_of(stage: &Stage, crowd: &Crowd, n: usize, to_anybody: bool) -> Result<Vec<Person>, Broken> {
     let clients = clients(&stage.servers(), n).await?;
     let all = Arc::new(crowd.clone());
     let step = (crowd.accounts / n as u64).max(1);
+    let place = |number: u64| number % n as u64 * step % crowd.accounts.max(1);
     (0..n as u64)
-        .map(|number| member(&clients, crowd, number * step % crowd.accounts.max(1), Friends::Anyone(all.clone())))
+        .map(|number| {
+            let next = Friends::One(crowd.name(place(number + 1)));
+            member(&clients, crowd, place(number), if to_anybody { Friends::Anyone(all.clone()) } else { next })
+        })
         .collect()
 }
 

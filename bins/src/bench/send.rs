@@ -101,7 +101,7 @@ pub(super) async fn load(people: &[Person], tasks: usize, time: Duration) -> Res
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Used {
     pub cpu_seconds: f64,
-    /// Bytes, as [`crate::processes::resources::written_bytes`] counts them.
+    /// Bytes, as [`crate::processes::resources::device_written_bytes`] counts them.
     pub written: f64,
     pub replicas: f64,
 }

@@ -34,7 +34,7 @@ pub(super) struct Flags {
 
 pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -> Result<(), Broken> {
     let crowd = stage.filled(flags.accounts as u64, flags.messages as u64).await?;
-    let people = some_of(stage, &crowd, SENDERS).await?;
+    let people = some_of(stage, &crowd, SENDERS, true).await?;
     let cluster = stage.only_own("replicas are started").await?;
     let messages = flags.messages as f64;
     let started = async || Ok(start(cluster).await?.with("messages", messages));

@@ -137,9 +137,9 @@ impl Cluster {
         self.replicas.iter().filter_map(Replica::cpu_seconds).sum()
     }
 
-    /// Bytes that the running replicas have caused to be written to storage, together.
+    /// Bytes that were written to the device on which the replicas have their data, by anybody; 0 if it is no block device.
     pub fn written_bytes(&self) -> f64 {
-        self.pids().filter_map(resources::written_bytes).sum::<u64>() as f64
+        self.replicas.first().and_then(|replica| resources::device_written_bytes(&replica.data())).unwrap_or(0) as f64
     }
 
     /// Memory that the running replicas have resident, together, in KiB.
