@@ -66,7 +66,7 @@ async fn run(config: chat_replica::options::Config, beside: Beside) -> ExitCode 
     };
     say(&format!("ready: replica {id} at {}, start {}", server.address(), server.member().incarnation.count));
     beside(server.handle().clone());
-    let narrator = tokio::spawn(narrator::narrate(id, addresses, server.handle().status()));
+    let narrator = tokio::spawn(narrator::narrate(id, addresses, server.handle().news()));
     let ended = tokio::select! {
         ended = server.ended() => ended,
         _ = terminate.recv() => leave(server, "SIGTERM", &mut terminate, &mut interrupt).await,

@@ -46,6 +46,7 @@ pub(crate) struct Wiring {
     pub subscribers: Arc<Subscribers>,
     pub gate: watch::Sender<Gate>,
     pub status: watch::Sender<Status>,
+    pub news: watch::Sender<Status>,
     pub cluster: watch::Sender<Option<ClusterId>>,
     pub answered: Arc<AtomicU64>,
     pub suspects: mpsc::Sender<Member>,
@@ -73,6 +74,7 @@ impl Driver {
         // Handlers may outlive this thread for a moment: no read passes any more (rule 11).
         self.wiring.close_gate();
         self.wiring.status.send_modify(|status| status.serving = false);
+        self.wiring.news.send_modify(|status| status.serving = false);
         match ended {
             Ended::RolledBack(_) => match self.node.disk_mut().become_another() {
                 Ok(()) => ended,
@@ -190,6 +192,10 @@ impl Driver {
         let mut status = replica.status();
         // Clients that are sent here now would only be declined.
         status.serving &= gate.serving.is_some();
+        // With every turn, so whoever can do with less listens to the news.
+        if status.is_news_after(&self.wiring.news.borrow()) {
+            self.wiring.news.send_replace(status.clone());
+        }
         self.wiring.status.send_if_modified(|old| {
             let changed = *old != status;
             *old = status;

@@ -130,6 +130,7 @@ pub struct Handle {
     pub(crate) control: mpsc::Sender<Control>,
     pub(crate) gate: watch::Receiver<Gate>,
     pub(crate) status: watch::Receiver<Status>,
+    pub(crate) news: watch::Receiver<Status>,
     /// The last log index whose answers may have left.
     pub(crate) answered: Arc<AtomicU64>,
     pub(crate) clock: Clock,
@@ -225,9 +226,14 @@ impl Handle {
         self.gate.clone()
     }
 
-    /// The replica's state, as it changes.
+    /// The replica's state, as it changes: with every log entry.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
+    }
+
+    /// The replica's state, as it changes in more than how far its log goes: where that is said, it is out of date.
+    pub fn news(&self) -> watch::Receiver<Status> {
+        self.news.clone()
     }
 
     /// An operator's word that the process run of `id` that the newest view names has crashed (rule 8). Returns which one that is.

@@ -255,8 +255,9 @@ impl Parts {
         let visible = crate::node::Disk::applied(node.disk());
         let (gate_sender, gate) = watch::channel(Gate::closed(visible));
         let (status_sender, status) = watch::channel(node.replica().status());
+        let (news_sender, news) = watch::channel(node.replica().status());
         let answered = Arc::new(AtomicU64::new(visible));
-        let handle = Handle { proposals, control, gate, status, answered: answered.clone(), clock };
+        let handle = Handle { proposals, control, gate, status, news, answered: answered.clone(), clock };
         let secret = options.cluster_secret.as_ref().map(|secret| ClusterSecret::new(secret.bytes()));
         let peers_config = PeersConfig { me: member, cluster, addresses: others, secret: secret.clone() };
         let (peers, sessions) = Peers::start(peers_config, network_sender, connector, shutdown.clone());
@@ -287,6 +288,7 @@ impl Parts {
             subscribers,
             gate: gate_sender,
             status: status_sender,
+            news: news_sender,
             cluster: cluster_sender,
             answered,
             suspects: suspects_sender,

@@ -45,6 +45,14 @@ pub struct Status {
     pub leases_from: Vec<ReplicaId>,
 }
 
+impl Status {
+    /// Whether it differs in more than how far the log goes, which changes all the time.
+    pub fn is_news_after(&self, before: &Status) -> bool {
+        let Status { committed, last, .. } = *before;
+        Status { committed, last, ..self.clone() } != *before
+    }
+}
+
 impl Replica {
     /// The state now.
     pub fn status(&self) -> Status {
