@@ -1,19 +1,19 @@
 //! How long to wait before the next attempt: a pure function.
 //!
-//! A failover takes some 30 ms, so the first attempts come quickly; a cluster that stays away is asked four times
-//! a second. The jitter keeps many clients from coming back at the same instant.
+//! A planned hand-over takes a few milliseconds and a failover some 20, so the first attempts come quickly; a cluster that stays
+//! away is asked four times a second. The jitter keeps many clients from coming back at the same instant.
 
 use std::time::Duration;
 
 use rand::{Rng, RngExt as _};
 
-const FIRST: Duration = Duration::from_millis(10);
+const FIRST: Duration = Duration::from_millis(3);
 const MOST: Duration = Duration::from_millis(250);
 
-/// The pause before attempt number `attempt`, counted from 0: between half and all of 10 ms * 1.5^attempt, which is
+/// The pause before attempt number `attempt`, counted from 0: between half and all of 3 ms * 1.5^attempt, which is
 /// at most 250 ms.
 pub(crate) fn delay(attempt: u32, rng: &mut impl Rng) -> Duration {
-    // 1.5^8 * 10 ms is above MOST already, so the exponent need not grow further.
+    // 1.5^11 * 3 ms is above MOST already, so the exponent need not grow further.
     let most = FIRST.mul_f64(1.5_f64.powi(attempt.min(16) as i32)).min(MOST);
     rng.random_range(most / 2..=most)
 }
