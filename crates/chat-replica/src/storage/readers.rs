@@ -12,6 +12,8 @@ use tokio::time::timeout_at;
 
 /// How many may read at the same time; more wait their turn.
 const CONNECTIONS: usize = 4;
+/// Page cache of each, in KiB.
+const CACHE_KIB: i32 = 16 * 1024;
 /// How long after a commit looks wait at most, if the write-ahead log wants a moment without any.
 const GIVE_WAY: Duration = Duration::from_millis(50);
 
@@ -83,15 +85,16 @@ fn open(database: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = disk::connect(database, flags)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(connection)
 }
 
 impl Shared {
     fn look<T>(&self, look: impl FnOnce(&SqliteState<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let connection = self.take()?;
-        connection.execute_batch("BEGIN")?;
+        connection.prepare_cached("BEGIN")?.execute([])?;
         let result = look(&SqliteState::new(&connection))?;
-        connection.execute_batch("COMMIT")?;
+        connection.prepare_cached("COMMIT")?.execute([])?;
         self.give_back(connection);
         Ok(result)
     }

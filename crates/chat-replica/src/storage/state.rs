@@ -88,11 +88,9 @@ const EXPIRED: &str = "SELECT token, account, number, opened_at, expires_at FROM
 const MAILBOX: &str = "SELECT m.id, m.seq, m.sender, s.name, m.recipient, r.name, m.text, m.sent_at, s.password IS NULL
     FROM messages m CROSS JOIN accounts s ON s.id = m.sender CROSS JOIN accounts r ON r.id = m.recipient
     WHERE m.recipient = ?1 AND m.seq > ?2 ORDER BY m.seq LIMIT ?3";
-const CONVERSATION: &str =
-    "SELECT m.id, m.seq, m.sender, s.name, m.recipient, r.name, m.text, m.sent_at, s.password IS NULL
-    FROM messages m CROSS JOIN accounts s ON s.id = m.sender CROSS JOIN accounts r ON r.id = m.recipient
-    WHERE min(m.sender, m.recipient) = ?1 AND max(m.sender, m.recipient) = ?2 AND m.id < ?3
-    ORDER BY m.id DESC LIMIT ?4";
+// Its two ends are looked up once, not with each row.
+const CONVERSATION: &str = "SELECT id, seq, sender, text, sent_at FROM messages
+    WHERE min(sender, recipient) = ?1 AND max(sender, recipient) = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4";
 
 /// The state on one connection, within the caller's transaction.
 #[derive(Debug)]
@@ -119,6 +117,41 @@ impl<'c> SqliteState<'c> {
     pub(crate) fn newest_request(&self) -> Result<RequestKey> {
         let newest = self.one("SELECT max(key) FROM requests", [], |row| row.get::<_, Option<[u8; 16]>>(0))?;
         Ok(RequestKey(newest.flatten().unwrap_or_default()))
+    }
+
+    /// The messages between two accounts with an id below `before`, the newest first, at most `limit`, and only for as long as `visit` says that it
+    /// wants more.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub(crate) fn conversation_back(
+        &self,
+        a: AccountId,
+        b: AccountId,
+        before: Option<MessageId>,
+        limit: usize,
+        mut visit: impl FnMut(Message) -> bool,
+    ) -> Result<()> {
+        let (Some(a), Some(b)) = (self.account(a)?, self.account(b)?) else { return Ok(()) };
+        let before = before.map_or(i64::MAX, |id| int(id.0));
+        let mut statement = self.prepare(CONVERSATION)?;
+        let mut rows = statement.query((int(a.id.min(b.id).0), int(a.id.max(b.id).0), before, page(limit)))?;
+        while let Some(row) = rows.next()? {
+            let (from, to) = if number(row, 2)? == a.id.0 { (&a, &b) } else { (&b, &a) };
+            let message = Message {
+                id: MessageId(number(row, 0)?),
+                seq: number(row, 1)?,
+                from: party(from),
+                to: party(to),
+                text: checked(row, 3, |text: &str| MessageText::new(text))?,
+                sent_at: Timestamp(row.get(4)?),
+                sender_deleted: from.deleted,
+            };
+            if !visit(message) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>> {
@@ -237,9 +270,11 @@ impl Read for SqliteState<'_> {
         before: Option<MessageId>,
         limit: usize,
     ) -> Result<Vec<Message>> {
-        let before = before.map_or(i64::MAX, |id| int(id.0));
-        let params = (int(a.min(b).0), int(a.max(b).0), before, page(limit));
-        let mut newest = self.all(CONVERSATION, params, message)?;
+        let mut newest = Vec::new();
+        self.conversation_back(a, b, before, limit, |message| {
+            newest.push(message);
+            true
+        })?;
         newest.reverse();
         Ok(newest)
     }
@@ -379,6 +414,10 @@ fn session(row: &rusqlite::Row<'_>) -> Result<Session> {
 
 fn marks(row: &rusqlite::Row<'_>, first: usize) -> Result<Marks> {
     Ok(Marks { read: number(row, first)?, delivered: number(row, first + 1)?, last: number(row, first + 2)? })
+}
+
+fn party(account: &Account) -> Party {
+    Party { id: account.id, name: account.name.clone() }
 }
 
 fn message(row: &rusqlite::Row<'_>) -> Result<Message> {
