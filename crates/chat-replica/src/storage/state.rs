@@ -77,6 +77,11 @@ CREATE TABLE requests (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What a listing shows, in its order and without tombstones: a page of it is on a few pages of the file, not on one for each account.
+pub(crate) const ACCOUNTS_LISTED: &str = "
+CREATE INDEX accounts_listed ON accounts (name, display_name, created_at) WHERE password IS NOT NULL;
+";
+
 // The queries whose work must not grow with history: each seeks in an index and sorts nothing.
 const LISTING: &str = "SELECT id, name, display_name, created_at, 0 FROM accounts
     WHERE name >= ?1 AND password IS NOT NULL ORDER BY name";
@@ -447,7 +452,7 @@ mod tests {
         let mut connection = Connection::open_in_memory().unwrap();
         crate::storage::migrations::migrate(&mut connection).unwrap();
         for (query, index) in [
-            (LISTING, "INDEX sqlite_autoindex_accounts_1 (name>?)"),
+            (LISTING, "INDEX accounts_listed (name>?)"),
             (SESSIONS_OF, "INDEX sessions_by_account (account=?)"),
             (EXPIRED, "INDEX sessions_by_expiry (expires_at<?)"),
             (MAILBOX, "INDEX messages_by_mailbox (recipient=? AND seq>?)"),
@@ -460,6 +465,22 @@ mod tests {
             assert!(plan[0].contains(index), "{query}: {plan:?}");
             let seeks = plan.iter().all(|step| step.starts_with("SEARCH"));
             assert!(seeks, "neither a scan of everything nor a sort: {query}: {plan:?}");
+        }
+    }
+
+    #[test]
+    fn a_statement_is_not_compiled_again_for_another_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = rusqlite::OpenFlags::default();
+        let mut connection = crate::storage::disk::connect(&dir.path().join("db"), flags).unwrap();
+        crate::storage::migrations::migrate(&mut connection).unwrap();
+        for query in [MAILBOX, CONVERSATION, EXPIRED] {
+            let mut statement = connection.prepare(query).unwrap();
+            for limit in 1..5 {
+                let parameters = vec![limit; statement.parameter_count()];
+                assert!(statement.query(rusqlite::params_from_iter(parameters)).unwrap().next().unwrap().is_none());
+            }
+            assert_eq!(statement.get_status(rusqlite::StatementStatus::RePrepare), 0, "{query}");
         }
     }
 }
