@@ -9,9 +9,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::timeout_at;
 
 /// How many may read at the same time; more wait their turn.
 const CONNECTIONS: usize = 4;
@@ -38,7 +36,8 @@ struct Shared {
     directory: Arc<DataDirectory>,
 }
 
-/// A look that is to be made. It takes the connection out of its place if that is of no use any more.
+/// A look that is to be made, on the connection in that place, or on a new one that it puts there. Afterwards the place is empty if that is not to
+/// be used again.
 type Look = Box<dyn FnOnce(&Shared, &mut Option<Connection>) + Send>;
 
 #[derive(Default)]
@@ -58,7 +57,7 @@ impl Readers {
 
     /// Runs `look` on a connection, in one snapshot of what was committed when it began.
     ///
-    /// Cancel safe: dropping the future lets a look that has begun run to its end, unheard.
+    /// Cancel safe: dropping the future lets a look that has begun run to its end, unheard; one that has not is not made.
     ///
     /// # Errors
     /// SQLite's own. One that says that the database is damaged is noted, and ends the process that watches the directory (rule 15).
@@ -72,11 +71,10 @@ impl Readers {
         };
         let (answer, answered) = oneshot::channel();
         let look = move |shared: &Shared, connection: &mut Option<Connection>| {
-            // Until the look ends, even if nobody waits for it any more: else those who give up make the line ever longer.
-            let _place = place;
             if !answer.is_closed() {
                 let result = shared.look(connection, look).inspect_err(|error| shared.note(error));
-                // Nobody need be there to hear it.
+                // Kept until now, even if nobody waits any more: else those who give up make the line ever longer.
+                drop(place);
                 let _ = answer.send(result);
             }
         };
@@ -137,12 +135,13 @@ impl Shared {
         next
     }
 
+    /// If the write-ahead log wants a moment without looks, this thread gives it one.
     fn give_way(&self) {
         let Some(since) = *self.directory.crowded.borrow() else { return };
-        let mut crowded = self.directory.crowded.subscribe();
         // No longer: perhaps nobody writes any more, and then there is nothing to make room for.
-        let _ = Handle::current()
-            .block_on(async { timeout_at(since + GIVE_WAY, crowded.wait_for(Option::is_none)).await.is_ok() });
+        while self.directory.crowded.borrow().is_some() && since.elapsed() < GIVE_WAY {
+            std::thread::sleep(GIVE_WAY / 50);
+        }
     }
 
     /// After an error, the connection is not used again.
