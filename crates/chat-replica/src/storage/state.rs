@@ -8,8 +8,8 @@
 
 use chat_core::codec;
 use chat_core::{
-    Account, AccountId, BodyHash, Counters, DisplayName, Lookup, Marks, Message, MessageId, MessageText, Party,
-    PasswordHash, Pattern, Read, RequestKey, RequestRecord, Row, Scope, Session, Store, Timestamp, TokenHash, Username,
+    Account, AccountId, BodyHash, Counters, DisplayName, Lookup, Marks, Message, MessageId, MessageText, PasswordHash,
+    Pattern, Read, RequestKey, RequestRecord, Row, Scope, Session, Store, Timestamp, TokenHash, Username,
 };
 use rusqlite::types::Type;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Result};
@@ -89,13 +89,6 @@ const SESSIONS_OF: &str = "SELECT token, account, number, opened_at, expires_at 
     ORDER BY number";
 const EXPIRED: &str = "SELECT token, account, number, opened_at, expires_at FROM sessions WHERE expires_at <= ?1
     ORDER BY expires_at, number LIMIT ?2";
-// CROSS JOIN keeps the order of the tables: the messages first, by their index.
-const MAILBOX: &str = "SELECT m.id, m.seq, m.sender, s.name, m.recipient, r.name, m.text, m.sent_at, s.password IS NULL
-    FROM messages m CROSS JOIN accounts s ON s.id = m.sender CROSS JOIN accounts r ON r.id = m.recipient
-    WHERE m.recipient = ?1 AND m.seq > ?2 ORDER BY m.seq LIMIT ?3";
-// Its two ends are looked up once, not with each row.
-const CONVERSATION: &str = "SELECT id, seq, sender, text, sent_at FROM messages
-    WHERE min(sender, recipient) = ?1 AND max(sender, recipient) = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4";
 
 /// The state on one connection, within the caller's transaction.
 #[derive(Debug)]
@@ -124,42 +117,7 @@ impl<'c> SqliteState<'c> {
         Ok(RequestKey(newest.flatten().unwrap_or_default()))
     }
 
-    /// The messages between two accounts with an id below `before`, the newest first, at most `limit`, and only for as long as `visit` says that it
-    /// wants more.
-    ///
-    /// # Errors
-    /// SQLite's own.
-    pub(crate) fn conversation_back(
-        &self,
-        a: AccountId,
-        b: AccountId,
-        before: Option<MessageId>,
-        limit: usize,
-        mut visit: impl FnMut(Message) -> bool,
-    ) -> Result<()> {
-        let (Some(a), Some(b)) = (self.account(a)?, self.account(b)?) else { return Ok(()) };
-        let before = before.map_or(i64::MAX, |id| int(id.0));
-        let mut statement = self.prepare(CONVERSATION)?;
-        let mut rows = statement.query((int(a.id.min(b.id).0), int(a.id.max(b.id).0), before, page(limit)))?;
-        while let Some(row) = rows.next()? {
-            let (from, to) = if number(row, 2)? == a.id.0 { (&a, &b) } else { (&b, &a) };
-            let message = Message {
-                id: MessageId(number(row, 0)?),
-                seq: number(row, 1)?,
-                from: party(from),
-                to: party(to),
-                text: checked(row, 3, |text: &str| MessageText::new(text))?,
-                sent_at: Timestamp(row.get(4)?),
-                sender_deleted: from.deleted,
-            };
-            if !visit(message) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>> {
+    pub(super) fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>> {
         self.connection.prepare_cached(sql)
     }
 
@@ -172,7 +130,7 @@ impl<'c> SqliteState<'c> {
         self.prepare(sql)?.query_row(params, read).optional()
     }
 
-    fn all<T>(
+    pub(super) fn all<T>(
         &self,
         sql: &str,
         params: impl Params,
@@ -265,7 +223,7 @@ impl Read for SqliteState<'_> {
     }
 
     fn messages_after(&self, account: AccountId, seq: u64, limit: usize) -> Result<Vec<Message>> {
-        self.all(MAILBOX, (int(account.0), int(seq), page(limit)), message)
+        self.mailbox(account, seq, limit)
     }
 
     fn conversation(
@@ -371,21 +329,25 @@ impl Store for SqliteState<'_> {
 
 /// SQLite's integers end where half of ours do. Nothing that is stored comes near; what a client asks for can, and
 /// then the largest stands for it: there is nothing beyond either.
-fn int(number: u64) -> i64 {
+pub(super) fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn page(limit: usize) -> i64 {
+pub(super) fn page(limit: usize) -> i64 {
     int(limit as u64)
 }
 
-fn number(row: &rusqlite::Row<'_>, column: usize) -> Result<u64> {
+pub(super) fn number(row: &rusqlite::Row<'_>, column: usize) -> Result<u64> {
     let stored: i64 = row.get(column)?;
     u64::try_from(stored).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, stored))
 }
 
 /// A text that was valid when it was written; an error says that the file is not what was written.
-fn checked<T, E>(row: &rusqlite::Row<'_>, column: usize, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T>
+pub(super) fn checked<T, E>(
+    row: &rusqlite::Row<'_>,
+    column: usize,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T>
 where
     E: std::error::Error + Send + Sync + 'static,
 {
@@ -421,22 +383,6 @@ fn marks(row: &rusqlite::Row<'_>, first: usize) -> Result<Marks> {
     Ok(Marks { read: number(row, first)?, delivered: number(row, first + 1)?, last: number(row, first + 2)? })
 }
 
-fn party(account: &Account) -> Party {
-    Party { id: account.id, name: account.name.clone() }
-}
-
-fn message(row: &rusqlite::Row<'_>) -> Result<Message> {
-    Ok(Message {
-        id: MessageId(number(row, 0)?),
-        seq: number(row, 1)?,
-        from: Party { id: AccountId(number(row, 2)?), name: checked(row, 3, Username::parse)? },
-        to: Party { id: AccountId(number(row, 4)?), name: checked(row, 5, Username::parse)? },
-        text: checked(row, 6, |text: &str| MessageText::new(text))?,
-        sent_at: Timestamp(row.get(7)?),
-        sender_deleted: row.get(8)?,
-    })
-}
-
 fn record(row: &rusqlite::Row<'_>, first: usize) -> Result<RequestRecord> {
     let bytes = row.get_ref(first + 1)?.as_blob().map_err(|error| corrupt(first + 1, Type::Blob, error))?;
     let answer = codec::decode_answer(bytes).map_err(|error| corrupt(first + 1, Type::Blob, error))?;
@@ -445,6 +391,7 @@ fn record(row: &rusqlite::Row<'_>, first: usize) -> Result<RequestRecord> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::messages::{CONVERSATION, MAILBOX};
     use super::*;
 
     #[test]
