@@ -73,26 +73,18 @@ pub(super) async fn history(
 fn conversation(
     state: &SqliteState<'_>,
     (me, other): (AccountId, AccountId),
-    mut before: Option<MessageId>,
+    before: Option<MessageId>,
     limit: usize,
 ) -> rusqlite::Result<(Vec<Message>, bool)> {
-    let (mut newest_first, mut bytes) = (Vec::new(), 0);
-    let more = 'reading: loop {
-        let wanted = CHUNK.min(limit + 1 - newest_first.len());
-        let chunk = state.conversation(me, other, before, wanted)?;
-        let last_chunk = chunk.len() < wanted;
-        for message in chunk.into_iter().rev() {
-            if newest_first.len() == limit || bytes >= ANSWER_BYTES {
-                break 'reading true;
-            }
+    let (mut newest_first, mut bytes, mut more) = (Vec::new(), 0, false);
+    state.conversation_back(me, other, before, limit + 1, |message| {
+        more = newest_first.len() == limit || bytes >= ANSWER_BYTES;
+        if !more {
             bytes += size(&message);
-            before = Some(message.id);
             newest_first.push(message);
         }
-        if last_chunk {
-            break false;
-        }
-    };
+        !more
+    })?;
     newest_first.reverse();
     Ok((newest_first, more))
 }

@@ -268,7 +268,10 @@ impl SqliteDisk {
 
 /// A connection that verifies every page that it reads.
 pub(crate) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
-    Connection::open_with_flags_and_vfs(path, flags, chat_sqlite_checksum::VFS)
+    let connection = Connection::open_with_flags_and_vfs(path, flags, chat_sqlite_checksum::VFS)?;
+    // Else SQLite takes a LIMIT's value for a reason to plan anew, and compiles the statement each time that it is run.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(connection)
 }
 
 /// The end of a process must not look different from its crash: what is in the log's file stays there.

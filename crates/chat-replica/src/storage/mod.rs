@@ -14,6 +14,7 @@
 //! | `protect` | checksums for a database that comes without |
 //! | `scrub` | reads the whole database in the background, slowly |
 //! | `state` | the state that commands change |
+//! | `messages` | how messages are read from it |
 //! | `wal` | SQLite's write-ahead log: how long it gets, and how it goes into the database |
 //! | `write_back` | what they changed and is not written yet, and the rows that they look up again and again |
 //! | `readers` | connections that look at the state beside the writer |
@@ -27,6 +28,7 @@ pub mod directory;
 pub mod disk;
 pub(crate) mod log_table;
 pub(crate) mod mark;
+mod messages;
 pub mod migrations;
 mod protect;
 pub mod readers;

@@ -4,18 +4,26 @@ use super::directory::DataDirectory;
 use super::state::{STATEMENTS, SqliteState};
 use super::{damage, disk};
 use rusqlite::{Connection, OpenFlags};
+use std::collections::VecDeque;
+use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
-use tokio::time::timeout_at;
+use tokio::sync::{Semaphore, oneshot};
 
 /// How many may read at the same time; more wait their turn.
 const CONNECTIONS: usize = 4;
+/// Page cache of each, in KiB.
+const CACHE_KIB: i32 = 16 * 1024;
+/// How many looks stand in line at most; who comes then waits for a place.
+const LINE: usize = 256;
 /// How long after a commit looks wait at most, if the write-ahead log wants a moment without any.
 const GIVE_WAY: Duration = Duration::from_millis(50);
 
 /// A few read-only connections. Cheap to clone.
+///
+/// Looks stand in one line, and each connection that is in use takes the next until the line is empty: so a look wakes a thread only where
+/// few read.
 #[derive(Clone, Debug)]
 pub struct Readers {
     shared: Arc<Shared>,
@@ -23,21 +31,33 @@ pub struct Readers {
 
 #[derive(Debug)]
 struct Shared {
-    turns: Arc<Semaphore>,
-    idle: Mutex<Vec<Connection>>,
+    places: Arc<Semaphore>,
+    line: Mutex<Line>,
     directory: Arc<DataDirectory>,
+}
+
+/// A look that is to be made, on the connection in that place, or on a new one that it puts there. Afterwards the place is empty if that is not to
+/// be used again.
+type Look = Box<dyn FnOnce(&Shared, &mut Option<Connection>) + Send>;
+
+#[derive(Default)]
+struct Line {
+    looks: VecDeque<Look>,
+    /// Connections in use.
+    busy: usize,
+    idle: Vec<Connection>,
 }
 
 impl Readers {
     /// Readers of the database in this directory, which exists.
     pub fn new(directory: Arc<DataDirectory>) -> Readers {
-        let shared = Shared { turns: Arc::new(Semaphore::new(CONNECTIONS)), idle: Mutex::new(Vec::new()), directory };
-        Readers { shared: Arc::new(shared) }
+        let places = Arc::new(Semaphore::new(LINE));
+        Readers { shared: Arc::new(Shared { places, line: Mutex::default(), directory }) }
     }
 
     /// Runs `look` on a connection, in one snapshot of what was committed when it began.
     ///
-    /// Cancel safe: dropping the future lets a look that has begun run to its end, unheard.
+    /// Cancel safe: dropping the future lets a look that has begun run to its end, unheard; one that has not is not made.
     ///
     /// # Errors
     /// SQLite's own. One that says that the database is damaged is noted, and ends the process that watches the directory (rule 15).
@@ -46,26 +66,24 @@ impl Readers {
         F: FnOnce(&SqliteState<'_>) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        let shared = self.shared.clone();
-        let Ok(turn) = self.shared.turns.clone().acquire_owned().await else {
+        let Ok(place) = self.shared.places.clone().acquire_owned().await else {
             return Err(rusqlite::Error::InvalidQuery);
         };
-        let crowded = *self.shared.directory.crowded.borrow();
-        if let Some(since) = crowded {
-            let mut crowded = self.shared.directory.crowded.subscribe();
-            // No longer: perhaps nobody writes any more, and then there is nothing to make room for.
-            let _ = timeout_at(since + GIVE_WAY, crowded.wait_for(Option::is_none)).await;
-        }
-        let run = move || {
-            // Until the look ends, even if nobody waits for it any more: else those who give up make ever more connections.
-            let _turn = turn;
-            shared.look(look).inspect_err(|error| shared.note(error))
+        let (answer, answered) = oneshot::channel();
+        let look = move |shared: &Shared, connection: &mut Option<Connection>| {
+            if !answer.is_closed() {
+                let result = shared.look(connection, look).inspect_err(|error| shared.note(error));
+                // Kept until now, even if nobody waits any more: else those who give up make the line ever longer.
+                drop(place);
+                let _ = answer.send(result);
+            }
         };
-        match tokio::task::spawn_blocking(run).await {
-            Ok(result) => result,
-            // The process is ending.
-            Err(_) => Err(rusqlite::Error::InvalidQuery),
+        if self.shared.put_in_line(Box::new(look)) {
+            let shared = self.shared.clone();
+            tokio::task::spawn_blocking(move || shared.work());
         }
+        // Else the process is ending.
+        answered.await.unwrap_or(Err(rusqlite::Error::InvalidQuery))
     }
 }
 
@@ -83,16 +101,60 @@ fn open(database: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = disk::connect(database, flags)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(connection)
 }
 
 impl Shared {
-    fn look<T>(&self, look: impl FnOnce(&SqliteState<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-        let connection = self.take()?;
-        connection.execute_batch("BEGIN")?;
+    /// Whether one more connection is to [`work`](Self::work).
+    fn put_in_line(&self, look: Look) -> bool {
+        let line = &mut *self.line();
+        line.looks.push_back(look);
+        let wanted = line.busy < CONNECTIONS;
+        line.busy += usize::from(wanted);
+        wanted
+    }
+
+    /// Makes the looks in line, one after the other, until none is left. Blocks.
+    fn work(&self) {
+        let mut connection = self.line().idle.pop();
+        while let Some(look) = self.next(&mut connection) {
+            self.give_way();
+            look(self, &mut connection);
+        }
+    }
+
+    /// The first in line. `None`: there is none, and the connection is no longer in use.
+    fn next(&self, connection: &mut Option<Connection>) -> Option<Look> {
+        let line = &mut *self.line();
+        let next = line.looks.pop_front();
+        if next.is_none() {
+            line.busy -= 1;
+            line.idle.extend(connection.take());
+        }
+        next
+    }
+
+    /// If the write-ahead log wants a moment without looks, this thread gives it one.
+    fn give_way(&self) {
+        let Some(since) = *self.directory.crowded.borrow() else { return };
+        // No longer: perhaps nobody writes any more, and then there is nothing to make room for.
+        while self.directory.crowded.borrow().is_some() && since.elapsed() < GIVE_WAY {
+            std::thread::sleep(GIVE_WAY / 50);
+        }
+    }
+
+    /// After an error, the connection is not used again.
+    fn look<T>(
+        &self,
+        kept: &mut Option<Connection>,
+        look: impl FnOnce(&SqliteState<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let connection = kept.take().map_or_else(|| open(&self.directory.database()), Ok)?;
+        connection.prepare_cached("BEGIN")?.execute([])?;
         let result = look(&SqliteState::new(&connection))?;
-        connection.execute_batch("COMMIT")?;
-        self.give_back(connection);
+        connection.prepare_cached("COMMIT")?.execute([])?;
+        *kept = Some(connection);
         Ok(result)
     }
 
@@ -104,13 +166,14 @@ impl Shared {
         }
     }
 
-    fn take(&self) -> rusqlite::Result<Connection> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        idle.map_or_else(|| open(&self.directory.database()), Ok)
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn give_back(&self, connection: Connection) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Line({} looks, {} connections busy)", self.looks.len(), self.busy)
     }
 }
 
@@ -120,7 +183,8 @@ mod tests {
     use crate::node::Disk as _;
     use crate::protocol::*;
     use crate::storage::SqliteDisk;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use futures_util::FutureExt as _;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     /// Looks for as long as the writer writes, so that there is no moment without one, but for those that readers give.
     async fn look_all_the_time(readers: Readers, stop: Arc<AtomicBool>) {
@@ -137,6 +201,68 @@ mod tests {
             });
             look.await.expect("readable");
         }
+    }
+
+    fn readers(dir: &Path) -> Readers {
+        let directory = Arc::new(DataDirectory::take(&dir.join("1"), ReplicaId(1)).expect("free"));
+        SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
+        Readers::new(directory)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn many_looks_share_a_few_connections() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let readers = readers(dir.path());
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let looking = (0..2 * LINE).map(|number| {
+            let (readers, now, most) = (readers.clone(), now.clone(), most.clone());
+            tokio::spawn(async move {
+                let look = readers.read(move |state| {
+                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    let applied = state.applied();
+                    now.fetch_sub(1, Ordering::SeqCst);
+                    // Some fail: their connections are not used again, and nobody else notices.
+                    if number % 10 == 0 { Err(rusqlite::Error::QueryReturnedNoRows) } else { applied }
+                });
+                assert_eq!(look.await.is_err(), number % 10 == 0);
+            })
+        });
+        for looked in looking.collect::<Vec<_>>() {
+            looked.await.expect("as it should be");
+        }
+        assert!((1..=CONNECTIONS).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+        assert_eq!(readers.shared.places.available_permits(), LINE);
+    }
+
+    #[tokio::test]
+    async fn a_look_that_nobody_waits_for_any_more_is_not_made() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let readers = readers(dir.path());
+        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+        let mut held = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let (release, until) = std::sync::mpsc::channel::<()>();
+            let (readers, begun) = (readers.clone(), begun.clone());
+            let look = move |_: &SqliteState<'_>| {
+                let _ = (begun.send(()), until.recv());
+                Ok(())
+            };
+            held.push((release, tokio::spawn(async move { readers.read(look).await })));
+            begins.recv().await.expect("it looks");
+        }
+        let made = Arc::new(AtomicBool::new(false));
+        let seen = made.clone();
+        let given_up = readers.read(move |_| {
+            seen.store(true, Ordering::SeqCst);
+            Ok(())
+        });
+        assert!(given_up.now_or_never().is_none());
+        for (release, look) in held {
+            drop(release);
+            look.await.expect("no panic").expect("readable");
+        }
+        readers.read(|state| state.applied()).await.expect("readable");
+        assert!(!made.load(Ordering::SeqCst));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,8 +8,8 @@
 
 use chat_core::codec;
 use chat_core::{
-    Account, AccountId, BodyHash, Counters, DisplayName, Lookup, Marks, Message, MessageId, MessageText, Party,
-    PasswordHash, Pattern, Read, RequestKey, RequestRecord, Row, Scope, Session, Store, Timestamp, TokenHash, Username,
+    Account, AccountId, BodyHash, Counters, DisplayName, Lookup, Marks, Message, MessageId, MessageText, PasswordHash,
+    Pattern, Read, RequestKey, RequestRecord, Row, Scope, Session, Store, Timestamp, TokenHash, Username,
 };
 use rusqlite::types::Type;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Result};
@@ -77,6 +77,11 @@ CREATE TABLE requests (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What a listing shows, in its order and without tombstones: a page of it is on a few pages of the file, not on one for each account.
+pub(crate) const ACCOUNTS_LISTED: &str = "
+CREATE INDEX accounts_listed ON accounts (name, display_name, created_at) WHERE password IS NOT NULL;
+";
+
 // The queries whose work must not grow with history: each seeks in an index and sorts nothing.
 const LISTING: &str = "SELECT id, name, display_name, created_at, 0 FROM accounts
     WHERE name >= ?1 AND password IS NOT NULL ORDER BY name";
@@ -84,15 +89,6 @@ const SESSIONS_OF: &str = "SELECT token, account, number, opened_at, expires_at 
     ORDER BY number";
 const EXPIRED: &str = "SELECT token, account, number, opened_at, expires_at FROM sessions WHERE expires_at <= ?1
     ORDER BY expires_at, number LIMIT ?2";
-// CROSS JOIN keeps the order of the tables: the messages first, by their index.
-const MAILBOX: &str = "SELECT m.id, m.seq, m.sender, s.name, m.recipient, r.name, m.text, m.sent_at, s.password IS NULL
-    FROM messages m CROSS JOIN accounts s ON s.id = m.sender CROSS JOIN accounts r ON r.id = m.recipient
-    WHERE m.recipient = ?1 AND m.seq > ?2 ORDER BY m.seq LIMIT ?3";
-const CONVERSATION: &str =
-    "SELECT m.id, m.seq, m.sender, s.name, m.recipient, r.name, m.text, m.sent_at, s.password IS NULL
-    FROM messages m CROSS JOIN accounts s ON s.id = m.sender CROSS JOIN accounts r ON r.id = m.recipient
-    WHERE min(m.sender, m.recipient) = ?1 AND max(m.sender, m.recipient) = ?2 AND m.id < ?3
-    ORDER BY m.id DESC LIMIT ?4";
 
 /// The state on one connection, within the caller's transaction.
 #[derive(Debug)]
@@ -121,7 +117,7 @@ impl<'c> SqliteState<'c> {
         Ok(RequestKey(newest.flatten().unwrap_or_default()))
     }
 
-    fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>> {
+    pub(super) fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>> {
         self.connection.prepare_cached(sql)
     }
 
@@ -134,7 +130,7 @@ impl<'c> SqliteState<'c> {
         self.prepare(sql)?.query_row(params, read).optional()
     }
 
-    fn all<T>(
+    pub(super) fn all<T>(
         &self,
         sql: &str,
         params: impl Params,
@@ -227,7 +223,7 @@ impl Read for SqliteState<'_> {
     }
 
     fn messages_after(&self, account: AccountId, seq: u64, limit: usize) -> Result<Vec<Message>> {
-        self.all(MAILBOX, (int(account.0), int(seq), page(limit)), message)
+        self.mailbox(account, seq, limit)
     }
 
     fn conversation(
@@ -237,9 +233,11 @@ impl Read for SqliteState<'_> {
         before: Option<MessageId>,
         limit: usize,
     ) -> Result<Vec<Message>> {
-        let before = before.map_or(i64::MAX, |id| int(id.0));
-        let params = (int(a.min(b).0), int(a.max(b).0), before, page(limit));
-        let mut newest = self.all(CONVERSATION, params, message)?;
+        let mut newest = Vec::new();
+        self.conversation_back(a, b, before, limit, |message| {
+            newest.push(message);
+            true
+        })?;
         newest.reverse();
         Ok(newest)
     }
@@ -359,21 +357,25 @@ impl SqliteState<'_> {
 
 /// SQLite's integers end where half of ours do. Nothing that is stored comes near; what a client asks for can, and
 /// then the largest stands for it: there is nothing beyond either.
-fn int(number: u64) -> i64 {
+pub(super) fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn page(limit: usize) -> i64 {
+pub(super) fn page(limit: usize) -> i64 {
     int(limit as u64)
 }
 
-fn number(row: &rusqlite::Row<'_>, column: usize) -> Result<u64> {
+pub(super) fn number(row: &rusqlite::Row<'_>, column: usize) -> Result<u64> {
     let stored: i64 = row.get(column)?;
     u64::try_from(stored).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, stored))
 }
 
 /// A text that was valid when it was written; an error says that the file is not what was written.
-fn checked<T, E>(row: &rusqlite::Row<'_>, column: usize, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T>
+pub(super) fn checked<T, E>(
+    row: &rusqlite::Row<'_>,
+    column: usize,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T>
 where
     E: std::error::Error + Send + Sync + 'static,
 {
@@ -409,18 +411,6 @@ fn marks(row: &rusqlite::Row<'_>, first: usize) -> Result<Marks> {
     Ok(Marks { read: number(row, first)?, delivered: number(row, first + 1)?, last: number(row, first + 2)? })
 }
 
-fn message(row: &rusqlite::Row<'_>) -> Result<Message> {
-    Ok(Message {
-        id: MessageId(number(row, 0)?),
-        seq: number(row, 1)?,
-        from: Party { id: AccountId(number(row, 2)?), name: checked(row, 3, Username::parse)? },
-        to: Party { id: AccountId(number(row, 4)?), name: checked(row, 5, Username::parse)? },
-        text: checked(row, 6, |text: &str| MessageText::new(text))?,
-        sent_at: Timestamp(row.get(7)?),
-        sender_deleted: row.get(8)?,
-    })
-}
-
 fn record(row: &rusqlite::Row<'_>, first: usize) -> Result<RequestRecord> {
     let bytes = row.get_ref(first + 1)?.as_blob().map_err(|error| corrupt(first + 1, Type::Blob, error))?;
     let answer = codec::decode_answer(bytes).map_err(|error| corrupt(first + 1, Type::Blob, error))?;
@@ -429,6 +419,7 @@ fn record(row: &rusqlite::Row<'_>, first: usize) -> Result<RequestRecord> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::messages::{CONVERSATION, MAILBOX};
     use super::*;
 
     #[test]
@@ -436,7 +427,7 @@ mod tests {
         let mut connection = Connection::open_in_memory().unwrap();
         crate::storage::migrations::migrate(&mut connection).unwrap();
         for (query, index) in [
-            (LISTING, "INDEX sqlite_autoindex_accounts_1 (name>?)"),
+            (LISTING, "INDEX accounts_listed (name>?)"),
             (SESSIONS_OF, "INDEX sessions_by_account (account=?)"),
             (EXPIRED, "INDEX sessions_by_expiry (expires_at<?)"),
             (MAILBOX, "INDEX messages_by_mailbox (recipient=? AND seq>?)"),
@@ -449,6 +440,22 @@ mod tests {
             assert!(plan[0].contains(index), "{query}: {plan:?}");
             let seeks = plan.iter().all(|step| step.starts_with("SEARCH"));
             assert!(seeks, "neither a scan of everything nor a sort: {query}: {plan:?}");
+        }
+    }
+
+    #[test]
+    fn a_statement_is_not_compiled_again_for_another_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = rusqlite::OpenFlags::default();
+        let mut connection = crate::storage::disk::connect(&dir.path().join("db"), flags).unwrap();
+        crate::storage::migrations::migrate(&mut connection).unwrap();
+        for query in [MAILBOX, CONVERSATION, EXPIRED] {
+            let mut statement = connection.prepare(query).unwrap();
+            for limit in 1..5 {
+                let parameters = vec![limit; statement.parameter_count()];
+                assert!(statement.query(rusqlite::params_from_iter(parameters)).unwrap().next().unwrap().is_none());
+            }
+            assert_eq!(statement.get_status(rusqlite::StatementStatus::RePrepare), 0, "{query}");
         }
     }
 }
