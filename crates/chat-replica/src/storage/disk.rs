@@ -1,13 +1,13 @@
 //! The writer: one batch, one transaction, one sync.
 
 use super::directory::{DataDirectory, Identity};
-use super::log_table;
+use super::log_table::{self, Standing};
 use super::mark::{Mark, MarkFile, Run};
 use super::migrations::{self, MigrationError};
 use super::state::{STATEMENTS, SqliteState};
 use super::wal::{self, Checkpointer};
 use super::write_back::WriteBack;
-use super::{damage, protect, recovery, salvage, words};
+use super::{chain, damage, protect, recovery, salvage, words};
 use crate::failpoint::{Point, reach};
 use crate::node::Disk;
 use crate::protocol::*;
@@ -89,7 +89,8 @@ pub struct SqliteDisk {
     identity_changed: bool,
     /// What the state's commands changed and is not in the database yet.
     cache: WriteBack,
-    applied: u64,
+    /// What was carried out, also of what is not in the database yet.
+    standing: Standing,
     /// The last log entry that the database has carried out.
     visible: u64,
     committed: u64,
@@ -148,7 +149,7 @@ impl SqliteDisk {
         }
         let mark = MarkFile::read(&directory.mark()).map_err(DiskError::File)?;
         let started = recovery::start(&mut connection, &directory, id, mark);
-        let (member, recovered, applied) =
+        let (member, recovered, standing) =
             started.map_err(|error| checkpointer.reason().map_or(error, DiskError::Database))?;
         wal::preallocate(&directory.beside("-wal"));
         let Recovered { promised, impaired_until, .. } = recovered;
@@ -167,8 +168,8 @@ impl SqliteDisk {
             identity,
             identity_changed: false,
             cache: WriteBack::new(),
-            applied,
-            visible: applied,
+            standing,
+            visible: standing.applied,
             committed,
             in_transaction: false,
             sync: true,
@@ -238,9 +239,9 @@ impl SqliteDisk {
     /// Writes all that was carried out, and how far that goes, within the open transaction.
     fn write_state(&mut self) -> Result<(), DiskError> {
         self.cache.write(&mut SqliteState::new(&self.connection))?;
-        log_table::set_progress(&self.connection, self.committed, self.applied)?;
+        log_table::set_progress(&self.connection, self.committed, self.standing)?;
         self.through = false;
-        self.visible = self.applied;
+        self.visible = self.standing.applied;
         Ok(())
     }
 
@@ -278,21 +279,7 @@ pub(crate) fn keep_log_on_close(connection: &Connection) -> rusqlite::Result<()>
 
 impl LogRead for SqliteDisk {
     fn read(&self, from: u64, max_bytes: usize) -> Vec<Entry> {
-        let read = || -> rusqlite::Result<Vec<Entry>> {
-            let mut statement = self.connection.prepare_cached(log_table::SELECT_FROM)?;
-            let mut rows = statement.query([from as i64])?;
-            let (mut entries, mut bytes) = (Vec::new(), 0);
-            while let Some(row) = rows.next()? {
-                let entry = log_table::entry(row)?;
-                bytes += entry.size();
-                if !entries.is_empty() && bytes > max_bytes {
-                    break;
-                }
-                entries.push(entry);
-            }
-            Ok(entries)
-        };
-        read().unwrap_or_else(|error| {
+        chain::read(&self.connection, from, max_bytes).unwrap_or_else(|error| {
             self.failed.replace(Some(error));
             Vec::new()
         })
@@ -303,7 +290,7 @@ impl Disk for SqliteDisk {
     type Error = DiskError;
 
     fn applied(&self) -> u64 {
-        self.applied
+        self.standing.applied
     }
 
     fn visible(&self) -> u64 {
@@ -336,7 +323,8 @@ impl Disk for SqliteDisk {
                 results.push(chat_core::apply(&mut state, provenance, command)?);
             }
         }
-        self.applied = entry.index;
+        let views = self.standing.views.map(|count| count + u64::from(entry.body.view().is_some()));
+        self.standing = Standing { applied: entry.index, views };
         Ok(results)
     }
 
@@ -372,7 +360,7 @@ impl Disk for SqliteDisk {
     }
 
     fn show(&mut self) -> Result<(), DiskError> {
-        if self.visible < self.applied {
+        if self.visible < self.standing.applied {
             self.sync = false;
             self.open_transaction()?;
             self.write_state()?;
