@@ -256,7 +256,11 @@ fn a_damaged_log_is_repaired_from_a_peer() {
 /// What the state was made of is not followed at a start: whoever reads it finds that it does not follow.
 #[test]
 fn an_early_entry_that_is_not_what_it_was_is_found_when_it_is_read() {
-    for sql in ["UPDATE log SET body = zeroblob(9) WHERE idx = 3", "DELETE FROM log WHERE idx = 3"] {
+    // What is damaged, and from where on it is noticed.
+    for (sql, broken) in [
+        ("UPDATE log SET body = zeroblob(9) WHERE idx = 3", [1, 2, 3]),
+        ("DELETE FROM log WHERE idx = 3", [1, 3, 4]),
+    ] {
         let data = tempfile::tempdir().expect("a temporary directory");
         let directory = directory(&data.path().join("2"), 2);
         let (entries, after) = from_a_peer();
@@ -265,7 +269,7 @@ fn an_early_entry_that_is_not_what_it_was_is_found_when_it_is_read() {
         let (mut disk, _, found) = SqliteDisk::open(directory.clone(), ReplicaId(2)).expect("opened");
         assert_eq!((found.impaired_until, found.log.last, disk.applied()), (None, 5, 5), "{sql}");
         assert!(disk.read(5, usize::MAX) == entries[4..], "{sql}");
-        for from in [1, 3, 4] {
+        for from in broken {
             assert_eq!(disk.read(from, usize::MAX), [], "{sql}, from {from}");
             let error = disk.commit().expect_err("what was read is no log");
             assert!(disk.last_words(&error).contains("the log's chain of hashes breaks at entry"), "{error}");
