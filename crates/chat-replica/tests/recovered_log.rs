@@ -257,10 +257,9 @@ fn a_damaged_log_is_repaired_from_a_peer() {
 #[test]
 fn an_early_entry_that_is_not_what_it_was_is_found_when_it_is_read() {
     // What is damaged, and from where on it is noticed.
-    for (sql, broken) in [
-        ("UPDATE log SET body = zeroblob(9) WHERE idx = 3", [1, 2, 3]),
-        ("DELETE FROM log WHERE idx = 3", [1, 3, 4]),
-    ] {
+    for (sql, broken) in
+        [("UPDATE log SET body = zeroblob(9) WHERE idx = 3", [1, 2, 3]), ("DELETE FROM log WHERE idx = 3", [1, 3, 4])]
+    {
         let data = tempfile::tempdir().expect("a temporary directory");
         let directory = directory(&data.path().join("2"), 2);
         let (entries, after) = from_a_peer();
