@@ -1,20 +1,20 @@
 //! The log's chain of hashes, followed at a start and wherever entries are read (rule 15).
 //!
 //! A start has no time for the whole log, and need not take it. Every page has a checksum that is verified when it is read, and all are read
-//! in the background. So only what is new is followed: from the entry at which the state stands, whose row and the state were written in
-//! one transaction at the latest, to the end. Of what lies before, a start needs the views and where epochs begin. Each epoch begins with a view
+//! in the background. So only what is new is followed: from the last entry that was known to be committed when the state was written, in the same
+//! transaction and with that entry there, to the end. Of what lies before, a start needs the views and where epochs begin. Each epoch begins with a view
 //! (rule 5: the winner appends one before anything else, and the founding is one too; a cut takes an end away, so what is left of an epoch begins
 //! as it did), so the index of the views says both.
 //!
 //! That the index is whole is not taken on trust: a view that it lacks would be missed by rule 4, and two could lead. A page that a disk
 //! never wrote has a checksum too, that of what was there before. So the index must have as many views as the row of facts says, in order, the
-//! first at the beginning, and the last must be in the log, of the epoch of the entry at which the state stands. Where that is not so, the whole
-//! chain is followed.
+//! first at the beginning, and the last must be in the log, of the epoch of the entry from which the chain is followed. Where that is not so, the
+//! whole chain is followed.
 
 use super::disk::DiskError;
 use super::log_table::{self, Facts};
 use super::mark::Mark;
-use crate::protocol::{ChainHash, Entry, RecoveredLog};
+use crate::protocol::{ChainHash, Entry, Persist, RecoveredLog};
 use rusqlite::Connection;
 
 /// The log as it was found.
@@ -25,8 +25,41 @@ pub(super) struct Followed {
     pub broken: Option<(u64, u64)>,
     /// The chain at the place that the mark names.
     pub at_mark: Option<ChainHash>,
-    /// How many views there are up to where the state stands, if the log goes so far.
+    /// How many views are known to be committed, if the log goes so far and is sound.
     pub views: Option<u64>,
+}
+
+/// The views in a log, as they are counted beside the state.
+#[derive(Debug)]
+pub(super) struct Views {
+    counted: u64,
+    /// Where the later ones are.
+    later: Vec<u64>,
+}
+
+impl Views {
+    /// Of a log as it was found. `None`: how many there are is for the next start to find out.
+    pub fn of(found: &Followed) -> Option<Views> {
+        let later = found.log.views.iter().map(|at| at.index).filter(|index| *index > found.log.committed);
+        Some(Views { counted: found.views?, later: later.collect() })
+    }
+
+    /// The log changes.
+    pub fn note(&mut self, what: &Persist) {
+        match what {
+            Persist::Append(entry) if entry.body.view().is_some() => self.later.push(entry.index),
+            Persist::CutBack(from) => self.later.retain(|index| index < from),
+            _ => {}
+        }
+    }
+
+    /// How many there are up to what is committed, which never goes back.
+    pub fn up_to(&mut self, committed: u64) -> u64 {
+        let before = self.later.len();
+        self.later.retain(|index| *index > committed);
+        self.counted += (before - self.later.len()) as u64;
+        self.counted
+    }
 }
 
 /// Reads the whole log.
@@ -37,15 +70,15 @@ pub(super) fn whole(connection: &Connection, facts: &Facts, mark: Option<Mark>) 
     let at_mark = mark.filter(|mark| mark.index == 0).map(|_| ChainHash::default());
     let mut found = Followed { at_mark, ..Followed::default() };
     found.follow(connection, mark)?;
-    if found.broken.is_none() && found.log.last >= facts.applied {
-        let views = found.log.views.iter().filter(|at| at.index <= facts.applied);
+    if found.broken.is_none() && found.log.last >= facts.applied.max(facts.committed) {
+        let views = found.log.views.iter().filter(|at| at.index <= facts.committed);
         found.views = Some(views.count() as u64);
     }
     found.log.end(facts.committed);
     Ok(found)
 }
 
-/// Reads the log from the entry on at which the state stands. `None` if that is not there, or what lies before it is in doubt.
+/// Reads the log from the last entry on that was committed when the state was written. `None` if that is not there, or what lies before it is in doubt.
 ///
 /// # Errors
 /// SQLite's own.
@@ -54,14 +87,14 @@ pub(super) fn from_state(
     facts: &Facts,
     mark: Option<Mark>,
 ) -> Result<Option<Followed>, DiskError> {
-    // Nothing that is not committed is carried out: earlier views than the last one before the state are not in force.
-    if facts.applied == 0 || facts.applied > facts.committed {
+    let anchor = facts.committed;
+    if anchor == 0 || facts.applied > anchor {
         return Ok(None);
     }
     let Some(views) = log_table::views(connection)? else { return Ok(None) };
-    let Some(log) = before(connection, facts.applied, views)? else { return Ok(None) };
+    let Some(log) = before(connection, anchor, views)? else { return Ok(None) };
     let mut found = Followed { log, views: Some(views), ..Followed::default() };
-    if let Some(mark) = mark.filter(|mark| mark.index <= facts.applied) {
+    if let Some(mark) = mark.filter(|mark| mark.index <= anchor) {
         // After a power failure the mark may be behind.
         found.at_mark = log_table::place_at(connection, mark.index)?.map(|(_, hash)| hash);
     }
@@ -280,7 +313,7 @@ mod tests {
                 let all = whole(&connection, &facts, None).expect("readable");
                 prop_assert_eq!(&all.log, &RecoveredLog::of(&written.entries, facts.committed));
                 let end = from_state(&connection, &facts, None).expect("readable");
-                prop_assert_eq!(end.is_none(), facts.applied == 0, "the shorter way is taken once there is a state");
+                prop_assert_eq!(end.is_none(), facts.committed == 0, "the shorter way is taken once there is a state");
                 prop_assert!(end.is_none_or(|end| end == all));
                 for index in 0..=written.entries.len() as u64 {
                     let hash = index.checked_sub(1).map(|at| written.entries[at as usize].hash).unwrap_or_default();
@@ -302,7 +335,7 @@ mod tests {
         written.append(epoch(2), batch());
         written.append(epoch(2), Body::View(view(epoch(2))));
         (0..3).for_each(|_| written.append(epoch(2), batch()));
-        written.carry_out(6, 0);
+        written.carry_out(6, 3);
         let connection = connect(&directory);
         let facts = log_table::facts(&connection).expect("readable").expect("there");
         let end = |connection: &Connection| from_state(connection, &facts, None).expect("readable");
@@ -316,7 +349,8 @@ mod tests {
             "UPDATE log SET kind = 0 WHERE idx = 4; UPDATE replica SET views = 2; UPDATE log SET round = 3 WHERE idx = 6",
             "DELETE FROM log WHERE idx = 1; UPDATE replica SET views = 2",
             "DELETE FROM log WHERE idx = 6",
-            "UPDATE replica SET committed = 5",
+            "UPDATE replica SET committed = 2",
+            "UPDATE replica SET committed = 8",
         ] {
             let transaction = connection.unchecked_transaction().expect("begun");
             transaction.execute_batch(sql).expect("changed");

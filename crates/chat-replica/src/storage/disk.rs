@@ -1,13 +1,14 @@
 //! The writer: one batch, one transaction, one sync.
 
 use super::directory::{DataDirectory, Identity};
-use super::log_table::{self, Standing};
+use super::log_table;
 use super::mark::{Mark, MarkFile, Run};
 use super::migrations::{self, MigrationError};
+use super::recovery::{self, Standing};
 use super::state::{STATEMENTS, SqliteState};
 use super::wal::{self, Checkpointer};
 use super::write_back::WriteBack;
-use super::{chain, damage, protect, recovery, salvage, words};
+use super::{chain, damage, protect, salvage, words};
 use crate::failpoint::{Point, reach};
 use crate::node::Disk;
 use crate::protocol::*;
@@ -168,8 +169,8 @@ impl SqliteDisk {
             identity,
             identity_changed: false,
             cache: WriteBack::new(),
-            standing,
             visible: standing.applied,
+            standing,
             committed,
             in_transaction: false,
             sync: true,
@@ -239,7 +240,8 @@ impl SqliteDisk {
     /// Writes all that was carried out, and how far that goes, within the open transaction.
     fn write_state(&mut self) -> Result<(), DiskError> {
         self.cache.write(&mut SqliteState::new(&self.connection))?;
-        log_table::set_progress(&self.connection, self.committed, self.standing)?;
+        let views = self.standing.views.as_mut().map(|views| views.up_to(self.committed));
+        log_table::set_progress(&self.connection, self.committed, self.standing.applied, views)?;
         self.through = false;
         self.visible = self.standing.applied;
         Ok(())
@@ -323,14 +325,16 @@ impl Disk for SqliteDisk {
                 results.push(chat_core::apply(&mut state, provenance, command)?);
             }
         }
-        let views = self.standing.views.map(|count| count + u64::from(entry.body.view().is_some()));
-        self.standing = Standing { applied: entry.index, views };
+        self.standing.applied = entry.index;
         Ok(results)
     }
 
     fn persist(&mut self, what: &Persist) -> Result<(), DiskError> {
         self.open_transaction()?;
         self.note_end(what)?;
+        if let Some(views) = &mut self.standing.views {
+            views.note(what);
+        }
         log_table::persist(&self.connection, what)?;
         Ok(())
     }

@@ -63,18 +63,9 @@ pub(crate) const VIEWS_SCHEMA: &str = "
 -- With all that is asked of it, so that only the newest view is looked up in the log itself.
 CREATE INDEX log_views ON log (idx, round, replica, kind) WHERE kind <> 0;
 
--- How many entries up to `applied` are views. NULL: the chain of hashes has to be followed from its beginning.
+-- How many entries up to `committed` are views. NULL: the chain of hashes has to be followed from its beginning.
 ALTER TABLE replica ADD COLUMN views INTEGER;
 ";
-
-/// Where the state stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Standing {
-    /// The last log entry that was carried out.
-    pub applied: u64,
-    /// How many entries up to it are views. `None` if that is not known: the next start then follows the whole chain.
-    pub views: Option<u64>,
-}
 
 /// The one row of `replica`.
 #[derive(Clone, Debug)]
@@ -117,7 +108,8 @@ pub(crate) fn facts(connection: &Connection) -> Result<Option<Facts>> {
         .optional()
 }
 
-/// [`Standing::views`], which databases that were not brought up to date do not have: salvage reads the facts of those, too.
+/// How many of the entries up to `committed` are views, if that is known. Databases that were not brought up to date do not say: salvage reads the facts
+/// of those, too.
 pub(crate) fn views(connection: &Connection) -> Result<Option<u64>> {
     connection
         .query_row("SELECT views FROM replica", [], |row| Ok(row.get::<_, Option<i64>>(0)?.map(|count| count as u64)))
@@ -224,10 +216,11 @@ pub(crate) fn persist(connection: &Connection, what: &Persist) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn set_progress(connection: &Connection, committed: u64, standing: Standing) -> Result<()> {
+/// Where the state stands, what is committed, and how many views there are up to there, if that is known.
+pub(crate) fn set_progress(connection: &Connection, committed: u64, applied: u64, views: Option<u64>) -> Result<()> {
     let sql = "UPDATE replica SET committed = ?, applied = ?, views = ?";
-    let views = standing.views.map(|count| count as i64);
-    connection.prepare_cached(sql)?.execute(params![committed as i64, standing.applied as i64, views])?;
+    let views = views.map(|count| count as i64);
+    connection.prepare_cached(sql)?.execute(params![committed as i64, applied as i64, views])?;
     Ok(())
 }
 

@@ -1,9 +1,9 @@
 //! What is found when a process starts on a disk, and whether it is whole (rules 9, 12, 15).
 
-use super::chain::{self, Followed};
+use super::chain::{self, Followed, Views};
 use super::directory::{DataDirectory, Identity};
 use super::disk::DiskError;
-use super::log_table::{self, Facts, Standing};
+use super::log_table::{self, Facts};
 use super::mark::Mark;
 use super::{aside, protect};
 use crate::failpoint::{Point, reach};
@@ -13,8 +13,17 @@ use rusqlite::{Connection, ErrorCode, params};
 /// Stands for the end of a log of which nobody knows where it was: only what is committed in a later epoch says that it is whole again.
 pub(crate) const UNKNOWN_END: u64 = i64::MAX as u64;
 
+/// Where the state stands.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// The last entry that was carried out.
+    pub applied: u64,
+    /// `None`: the next start follows the whole chain.
+    pub views: Option<Views>,
+}
+
 /// Reads the disk, begins a new process run on it, and makes that durable: nothing may be said before (rule 8).
-pub(crate) fn start(
+pub(super) fn start(
     connection: &mut Connection,
     directory: &DataDirectory,
     id: ReplicaId,
@@ -63,9 +72,10 @@ pub(crate) fn start(
     directory.identify(&identity).map_err(DiskError::File)?;
     reach(Point::StartIdentified);
     let member = Member { id, disk: facts.disk, incarnation };
+    let standing = Standing { applied: facts.applied, views: Views::of(&found) };
     let recovered =
         Recovered { cluster: facts.cluster, promised: facts.promised, log: found.log, deaths, known, impaired_until };
-    Ok((member, recovered, Standing { applied: facts.applied, views: found.views }))
+    Ok((member, recovered, standing))
 }
 
 /// Moves the write-ahead log into the database. A power cut within a checkpoint has left torn pages there, which SQLite reads from the log; whoever
@@ -127,10 +137,11 @@ fn facts_or_new(connection: &Connection, directory: &DataDirectory, id: ReplicaI
 
 /// The log, followed as far as anything rests on that.
 ///
-/// From where the state stands, if nothing is in doubt: what lies before it was followed when it was new, and has a checksum in every page since.
+/// From what was committed when the state was written, if nothing is in doubt: what lies before was followed when it was new, and has a checksum in
+/// every page since.
 /// From the beginning, if the disk is impaired or is about to be: it counts again by how much of a log it holds, so all of that must be proven;
 /// and what breaks must be found where it breaks, to be set aside from there. And where `chain` has nothing to begin with: after a salvage (which
-/// proved the log while it copied it, but makes the state anew, from 0), the first time, or if the entry at which the state stands is gone.
+/// proved the log while it copied it, but makes the state anew, from 0), the first time, or if that entry is gone.
 fn follow(connection: &Connection, facts: &Facts, mark: Option<Mark>, is_behind: bool) -> Result<Followed, DiskError> {
     if facts.impaired_until.is_none()
         && let Some(found) = chain::from_state(connection, facts, mark)?
