@@ -141,6 +141,84 @@ fn an_entry_that_is_cut_back_is_not_applied_from_the_disk() {
     assert_eq!((known("new0"), known("old0")), (true, false), "only what was committed is applied (rule 1)");
 }
 
+/// What one missed takes seconds to carry out; it is in the view, and a copy, once it holds it.
+#[test]
+fn one_that_was_away_holds_the_log_before_it_carries_it_out() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let directory = directory(&data.path().join("2"), 2);
+    let epoch = Epoch { round: 1, replica: ReplicaId(1) };
+    let batches = ["a", "b", "c", "d", "e"].map(|prefix| registrations(prefix, 100));
+    let entries = log(epoch, vec![member(1), member(3)], batches);
+    let append = Append { epoch, prev: Place::default(), prev_hash: ChainHash::default(), entries, committed: 6 };
+    let mut node = hear(&directory, member(1), append);
+    assert_eq!(node.replica().log().last().index, 6);
+    assert!(node.disk().applied() < 4, "{} were carried out first", node.disk().applied());
+    while node.is_behind() {
+        node.turn(Time(1_000_000), [], &|| Time(1_000_000), &mut Nobody).expect("the disk works");
+    }
+    assert_eq!(node.disk().applied(), 6);
+}
+
+/// Counts the entries that are sent.
+#[derive(Default)]
+struct Sent(usize);
+
+impl Outbox for Sent {
+    fn send(&mut self, envelope: Envelope) {
+        if let Message::Append(append) = envelope.message {
+            self.0 += append.entries.len();
+        }
+    }
+    fn applied(&mut self, _: &Entry, _: Vec<Applied>, _: usize) {}
+    fn event(&mut self, _: Event) {}
+}
+
+/// A learner gets what its window allows, step by step, without an answer in between.
+#[test]
+fn a_primary_that_has_more_to_send_goes_on_at_once() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let directory = directory(&data.path().join("1"), 1);
+    let (mut disk, founder, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
+    let batches = (0..20).map(|number: u32| registrations(&format!("n{number}x"), 100));
+    disk.begin(true).expect("begun");
+    disk.persist(&Persist::Cluster(CLUSTER)).expect("persisted");
+    for entry in log(Epoch { round: 1, replica: ReplicaId(1) }, vec![founder], batches) {
+        disk.persist(&Persist::Append(entry)).expect("persisted");
+    }
+    disk.commit().expect("committed");
+    drop(disk);
+
+    let (disk, me, found) = SqliteDisk::open(directory, ReplicaId(1)).expect("opened again");
+    let (now, learner) = (Time(1_000_000), member(2));
+    let config = Config::new(me, vec![ReplicaId(2)], CLUSTER, 1);
+    let mut node = Node::new(Replica::new(config, found, now), disk);
+    let mut out = Sent::default();
+    let mut inputs = Vec::new();
+    while node.replica().serving().is_none() || node.is_behind() {
+        let turned = node.turn(now, std::mem::take(&mut inputs), &|| now, &mut out).expect("the disk works");
+        inputs.extend(turned.synced.map(|took| Input::Persisted { took }));
+    }
+    let epoch = node.replica().serving().expect("it serves");
+    let say = |message| Input::Receive(Envelope { cluster: Some(CLUSTER), from: learner, to: me, message });
+    let hello = Hello {
+        promised: Epoch::ZERO,
+        last: Place::default(),
+        committed: 0,
+        deaths: Vec::new(),
+        impaired: false,
+        founders: vec![ReplicaId(1), ReplicaId(2)],
+    };
+    inputs.extend([Input::SessionUp { session: 1, peer: learner, outbound: true }, say(Message::Hello(hello))]);
+    inputs.push(say(Message::AppendReply { epoch, promised: epoch, matched: 1, conflict: false }));
+    let mut steps = 0;
+    while !inputs.is_empty() || node.wake_at() <= now {
+        node.turn(now, std::mem::take(&mut inputs), &|| now, &mut out).expect("the disk works");
+        steps += 1;
+        assert!(steps < 10, "it comes to an end");
+    }
+    assert!(steps > 1 && out.0 >= 20, "{} entries in {steps} steps", out.0);
+}
+
 /// Remembers on how many disks entries were said to be.
 #[derive(Default)]
 struct Copies(Vec<(u64, usize)>);
