@@ -117,6 +117,13 @@ async fn a_replica_whose_disk_rotted_becomes_what_it_was() {
         ada.send("bob", &text(sent)).await.expect("the others go on");
         sent += 1;
         cluster.restart(rotten).await;
+        if set_aside(&data) < kept {
+            // A start reads only the end of the log. In the background, all of it is.
+            assert_eq!(tables, ["log"]);
+            let (ended, how) = cluster.one_ends().await;
+            assert_eq!(ended, rotten, "{how:?}");
+            cluster.restart(rotten).await;
+        }
         cluster.whole().await;
         assert_eq!(set_aside(&data), kept, "{tables:?}");
         let index = ada.send("bob", &text(sent)).await.expect("sent").index;

@@ -92,6 +92,8 @@ pub struct Node<D> {
 /// How many bytes of committed entries are carried out in one turn, about: a long log to catch up with must not keep
 /// the node from answering pings.
 const APPLY_BYTES: usize = 1 << 20;
+/// And so many where the log comes first: for one that is not in the view yet, and for a backup whose primary waits for it to hold what it was sent.
+const APPLY_BYTES_BESIDE_THE_LOG: usize = 64 << 10;
 /// What was carried out waits so long at most until it is visible, if nobody wants to see it: what comes meanwhile is written together.
 const HIDDEN_FOR: Duration = Duration::from_millis(100);
 
@@ -164,7 +166,7 @@ impl<D: Disk> Node<D> {
         reach(Point::AfterSend);
         effects.events.into_iter().for_each(|event| out.event(event));
         let sync = !effects.persist.is_empty();
-        self.apply_committed(sync, out)?;
+        self.apply_committed(&effects.persist, out)?;
         let mut synced = None;
         if sync {
             reach(Point::BeforePersist);
@@ -199,22 +201,34 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
+    /// A primary answers what it carries out, and whoever has nothing to persist keeps nobody waiting. Others hold what they are sent first: what
+    /// they missed while they were away would take seconds. In the view they carry out more than comes, so they are never further behind than then.
+    fn how_much_to_apply(&self, persist: &[Persist]) -> usize {
+        let is_live = self.replica.is_live();
+        if is_live && (persist.is_empty() || self.replica.serving().is_some()) {
+            return self.apply_bytes;
+        }
+        let size = |what: &Persist| if let Persist::Append(entry) = what { entry.size() } else { 0 };
+        let comes: usize = persist.iter().map(size).filter(|_| is_live).sum();
+        (2 * comes).max(APPLY_BYTES_BESIDE_THE_LOG).min(self.apply_bytes)
+    }
+
     /// Only committed entries are applied (rule 1).
-    fn apply_committed(&mut self, sync: bool, out: &mut dyn Outbox) -> Result<(), D::Error> {
+    fn apply_committed(&mut self, persist: &[Persist], out: &mut dyn Outbox) -> Result<(), D::Error> {
         let committed = self.replica.committed();
         self.disk.set_committed(committed);
         if self.disk.applied() >= committed {
             return Ok(());
         }
         let log = self.replica.log();
-        let mut entries = log.read(self.disk.applied() + 1, self.apply_bytes, &self.disk);
+        let mut entries = log.read(self.disk.applied() + 1, self.how_much_to_apply(persist), &self.disk);
         // What this turn cuts back is still on the disk. Place and epoch together name an entry (rule 1), so they tell it apart.
         let sound = |entry: &Entry| entry.index <= committed && log.epoch_at(entry.index) == Some(entry.epoch);
         entries.truncate(entries.iter().take_while(|entry| sound(entry)).count());
         // A later view, proposed in this very turn perhaps, can name a learner that does not have these entries yet.
         let copies = self.replica.copies();
         reach(Point::BeforeApply);
-        self.disk.begin(sync)?;
+        self.disk.begin(!persist.is_empty())?;
         for entry in &entries {
             let results = self.disk.apply(entry)?;
             reach(Point::AfterApply);

@@ -5,6 +5,8 @@
 //!
 //! `BIT_FLIPS=20 SEED=7 cargo test -p chat-replica --test bit_flips -- --nocapture` tries 20 bits of each page instead of one.
 
+mod wal_frames;
+
 use chat_core::{
     AccountId, Command, Counters, DisplayName, MemoryStore, MessageId, MessageText, PasswordHash, Pattern, Provenance,
     Read, RequestKey, Timestamp, TokenHash, Username, state_hash,
@@ -20,6 +22,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
+use wal_frames::{FRAME, HEADER};
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
 const EPOCH: Epoch = Epoch { round: 3, replica: ReplicaId(1) };
@@ -394,15 +397,14 @@ fn every_frame_of_the_write_ahead_log() {
     println!("SEED={seed} BIT_FLIPS={per_frame}");
     let (dir, mut truth) = (scratch(), Truth::new());
     let template = template(dir.path(), &truth, false);
-    let size = std::fs::metadata(template.path.join("replica.db-wal")).expect("there").len();
-    let frames = (size - 32) / 4120;
+    let frames = wal_frames::frames(&template.path.join("replica.db-wal"));
     assert!(frames > 20, "{frames} frames");
     let header = (0..8).map(|word| word * 32 + word);
     let in_frames = (0..frames).flat_map(|frame| {
         (0..per_frame).map(move |number| {
             // Every other one in the frame's own header.
             let (from, bits) = if (frame + number) % 2 == 0 { (0, 24 * 8) } else { (24 * 8, 4096 * 8) };
-            (32 + frame * 4120) * 8 + from + drawn(seed, frame, number, bits)
+            (HEADER + frame * FRAME) * 8 + from + drawn(seed, frame, number, bits)
         })
     });
     let mut counts: BTreeMap<(Outcome, bool), u64> = BTreeMap::new();

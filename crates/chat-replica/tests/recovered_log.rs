@@ -141,6 +141,84 @@ fn an_entry_that_is_cut_back_is_not_applied_from_the_disk() {
     assert_eq!((known("new0"), known("old0")), (true, false), "only what was committed is applied (rule 1)");
 }
 
+/// What one missed takes seconds to carry out; it is in the view, and a copy, once it holds it.
+#[test]
+fn one_that_was_away_holds_the_log_before_it_carries_it_out() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let directory = directory(&data.path().join("2"), 2);
+    let epoch = Epoch { round: 1, replica: ReplicaId(1) };
+    let batches = ["a", "b", "c", "d", "e"].map(|prefix| registrations(prefix, 100));
+    let entries = log(epoch, vec![member(1), member(3)], batches);
+    let append = Append { epoch, prev: Place::default(), prev_hash: ChainHash::default(), entries, committed: 6 };
+    let mut node = hear(&directory, member(1), append);
+    assert_eq!(node.replica().log().last().index, 6);
+    assert!(node.disk().applied() < 4, "{} were carried out first", node.disk().applied());
+    while node.is_behind() {
+        node.turn(Time(1_000_000), [], &|| Time(1_000_000), &mut Nobody).expect("the disk works");
+    }
+    assert_eq!(node.disk().applied(), 6);
+}
+
+/// Counts the entries that are sent.
+#[derive(Default)]
+struct Sent(usize);
+
+impl Outbox for Sent {
+    fn send(&mut self, envelope: Envelope) {
+        if let Message::Append(append) = envelope.message {
+            self.0 += append.entries.len();
+        }
+    }
+    fn applied(&mut self, _: &Entry, _: Vec<Applied>, _: usize) {}
+    fn event(&mut self, _: Event) {}
+}
+
+/// A learner gets what its window allows, step by step, without an answer in between.
+#[test]
+fn a_primary_that_has_more_to_send_goes_on_at_once() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let directory = directory(&data.path().join("1"), 1);
+    let (mut disk, founder, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
+    let batches = (0..20).map(|number: u32| registrations(&format!("n{number}x"), 100));
+    disk.begin(true).expect("begun");
+    disk.persist(&Persist::Cluster(CLUSTER)).expect("persisted");
+    for entry in log(Epoch { round: 1, replica: ReplicaId(1) }, vec![founder], batches) {
+        disk.persist(&Persist::Append(entry)).expect("persisted");
+    }
+    disk.commit().expect("committed");
+    drop(disk);
+
+    let (disk, me, found) = SqliteDisk::open(directory, ReplicaId(1)).expect("opened again");
+    let (now, learner) = (Time(1_000_000), member(2));
+    let config = Config::new(me, vec![ReplicaId(2)], CLUSTER, 1);
+    let mut node = Node::new(Replica::new(config, found, now), disk);
+    let mut out = Sent::default();
+    let mut inputs = Vec::new();
+    while node.replica().serving().is_none() || node.is_behind() {
+        let turned = node.turn(now, std::mem::take(&mut inputs), &|| now, &mut out).expect("the disk works");
+        inputs.extend(turned.synced.map(|took| Input::Persisted { took }));
+    }
+    let epoch = node.replica().serving().expect("it serves");
+    let say = |message| Input::Receive(Envelope { cluster: Some(CLUSTER), from: learner, to: me, message });
+    let hello = Hello {
+        promised: Epoch::ZERO,
+        last: Place::default(),
+        committed: 0,
+        deaths: Vec::new(),
+        impaired: false,
+        founders: vec![ReplicaId(1), ReplicaId(2)],
+    };
+    inputs.extend([Input::SessionUp { session: 1, peer: learner, outbound: true }, say(Message::Hello(hello))]);
+    inputs.push(say(Message::AppendReply { epoch, promised: epoch, matched: 1, conflict: false }));
+    let mut steps = 0;
+    while !inputs.is_empty() || node.wake_at() <= now {
+        node.turn(now, std::mem::take(&mut inputs), &|| now, &mut out).expect("the disk works");
+        steps += 1;
+        assert!(steps < 10, "it comes to an end");
+    }
+    assert!(steps > 1 && out.0 >= 20, "{} entries in {steps} steps", out.0);
+}
+
 /// Remembers on how many disks entries were said to be.
 #[derive(Default)]
 struct Copies(Vec<(u64, usize)>);
@@ -197,37 +275,86 @@ fn who_is_only_about_to_be_taken_in_holds_no_copy() {
     assert_eq!(out.0.last(), Some(&(3, 1)), "(entry, copies)");
 }
 
-/// Rule 15 on the real disk: what is damaged is set aside, comes again from a peer, and is not applied twice.
-#[test]
-fn a_damaged_log_is_repaired_from_a_peer() {
-    let data = tempfile::tempdir().expect("a temporary directory");
-    let directory = directory(&data.path().join("2"), 2);
+/// Some entries, and what replica 2 is told of those after the first ones.
+fn from_a_peer() -> (Vec<Entry>, impl Fn(usize, u64) -> Append) {
     let epoch = Epoch { round: 1, replica: ReplicaId(1) };
     let entries = log(epoch, vec![member(1), member(3)], ["a", "b", "c", "d"].map(|prefix| registrations(prefix, 1)));
-    let after = |index: usize| Append {
+    let all = entries.clone();
+    let after = move |index: usize, committed: u64| Append {
         epoch,
         prev: Place { index: index as u64, epoch: if index == 0 { Epoch::ZERO } else { epoch } },
-        prev_hash: index.checked_sub(1).map(|at| entries[at].hash).unwrap_or_default(),
-        entries: entries[index..].to_vec(),
-        committed: 5,
+        prev_hash: index.checked_sub(1).map(|at| all[at].hash).unwrap_or_default(),
+        entries: all[index..].to_vec(),
+        committed,
     };
-    drop(hear(&directory, member(1), after(0)));
-    // Not by the disk, which every page would tell: by whoever wrote the page.
+    (entries, after)
+}
+
+/// Not by the disk, which every page would tell: by whoever wrote the page.
+fn damage(directory: &DataDirectory, sql: &str) {
     let flags = rusqlite::OpenFlags::default();
     let opened = rusqlite::Connection::open_with_flags_and_vfs(directory.database(), flags, chat_sqlite_checksum::VFS);
-    let damage = opened.expect("opened");
-    damage.execute("UPDATE log SET body = zeroblob(9) WHERE idx = 3", []).expect("damaged");
-    drop(damage);
+    opened.expect("opened").execute_batch(sql).expect("damaged");
+}
 
-    let (disk, _, found) = SqliteDisk::open(directory.clone(), ReplicaId(2)).expect("opened");
-    assert_eq!((found.impaired_until, found.log.last, disk.applied()), (Some(5), 2, 5));
-    drop(disk);
-    let node = hear(&directory, member(1), after(2));
+/// Replica 2 hears the rest again, and has everything, once.
+fn is_repaired(directory: &Arc<DataDirectory>, append: Append) {
+    let mut node = hear(directory, member(1), append);
+    while node.is_behind() {
+        node.turn(Time(1_000_000), [], &|| Time(1_000_000), &mut Nobody).expect("the disk works");
+    }
     assert_eq!((node.replica().status().impaired_until, node.replica().log().last().index), (None, 5));
     let accounts = chat_core::Lookup::counters(&node.disk().state()).expect("readable").accounts;
     assert_eq!((accounts, node.disk().applied()), (4, 5), "each was applied once");
     drop(node);
-
-    let (_, _, found) = SqliteDisk::open(directory, ReplicaId(2)).expect("opened");
+    let (_, _, found) = SqliteDisk::open(directory.clone(), ReplicaId(2)).expect("opened");
     assert_eq!((found.impaired_until, found.log.last), (None, 5));
+}
+
+/// Rule 15 on the real disk: what is damaged is set aside, comes again from a peer, and is not applied twice.
+#[test]
+fn a_damaged_log_is_repaired_from_a_peer() {
+    // How much was carried out; what is damaged; what is left. The start goes on from where the state stands, and further back if that is gone.
+    for (committed, sql) in [
+        (2, "UPDATE log SET body = zeroblob(9) WHERE idx = 3"),
+        (5, "UPDATE log SET body = zeroblob(9) WHERE idx = 3; DELETE FROM log WHERE idx = 5"),
+    ] {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let directory = directory(&data.path().join("2"), 2);
+        let (_, after) = from_a_peer();
+        drop(hear(&directory, member(1), after(0, committed)));
+        damage(&directory, sql);
+        let (disk, _, found) = SqliteDisk::open(directory.clone(), ReplicaId(2)).expect("opened");
+        assert_eq!((found.impaired_until, found.log.last, disk.applied()), (Some(5), 2, committed), "{sql}");
+        drop(disk);
+        is_repaired(&directory, after(2, 5));
+    }
+}
+
+/// What the state was made of is not followed at a start: whoever reads it finds that it does not follow.
+#[test]
+fn an_early_entry_that_is_not_what_it_was_is_found_when_it_is_read() {
+    // What is damaged, and from where on it is noticed.
+    for (sql, broken) in
+        [("UPDATE log SET body = zeroblob(9) WHERE idx = 3", [1, 2, 3]), ("DELETE FROM log WHERE idx = 3", [1, 3, 4])]
+    {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let directory = directory(&data.path().join("2"), 2);
+        let (entries, after) = from_a_peer();
+        drop(hear(&directory, member(1), after(0, 5)));
+        damage(&directory, sql);
+        let (mut disk, _, found) = SqliteDisk::open(directory.clone(), ReplicaId(2)).expect("opened");
+        assert_eq!((found.impaired_until, found.log.last, disk.applied()), (None, 5, 5), "{sql}");
+        assert!(disk.read(5, usize::MAX) == entries[4..], "{sql}");
+        for from in broken {
+            assert_eq!(disk.read(from, usize::MAX), [], "{sql}, from {from}");
+            let error = disk.commit().expect_err("what was read is no log");
+            assert!(disk.last_words(&error).contains("the log's chain of hashes breaks at entry"), "{error}");
+        }
+        drop(disk);
+        let (disk, _, found) = SqliteDisk::open(directory.clone(), ReplicaId(2)).expect("opened");
+        assert_eq!((found.impaired_until, found.log.last, disk.applied()), (Some(5), 2, 0), "{sql}: salvaged");
+        drop(disk);
+        is_repaired(&directory, after(2, 5));
+    }
 }

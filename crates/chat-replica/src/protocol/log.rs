@@ -21,7 +21,7 @@ struct Span {
 }
 
 /// What a disk holds when a process starts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct RecoveredLog {
     /// (first index, epoch) of each run of entries with one epoch, ascending.
     pub spans: Vec<(u64, Epoch)>,

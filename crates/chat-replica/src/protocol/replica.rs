@@ -179,6 +179,7 @@ impl Replica {
             Role::Follower if self.hears_primary() => self.next_ping,
             Role::Follower => self.next_look(),
             Role::Candidate(_) => soon,
+            Role::Primary(primary) if self.has_more_to_send(&primary.progress) => self.now,
             Role::Primary(primary) if primary.is_restless() => soon,
             Role::Primary(_) => self.next_ping,
         };

@@ -5,7 +5,7 @@ use super::message::*;
 use super::replica::{Replica, Role};
 use super::rules::Rule;
 use super::types::*;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Entries under way to one peer at most.
 const WINDOW: u64 = 1024;
@@ -13,7 +13,7 @@ const WINDOW: u64 = 1024;
 const WINDOW_BYTES: usize = 8 << 20;
 /// Bytes of entries in one message, about.
 const MESSAGE_BYTES: usize = 256 << 10;
-/// Bytes of entries to one peer in one step, about: the step reads them from the disk, and others wait for it.
+/// Bytes of entries to one peer in one step, about: the step reads them from the disk, and others wait for it. The next step follows at once.
 const STEP_BYTES: usize = 512 << 10;
 /// Bytes of entries in a message that only looks for the place where the logs meet, about.
 const PROBE_BYTES: usize = 64 << 10;
@@ -212,6 +212,14 @@ impl Replica {
             progress.sent(&append, now);
             self.send(progress.member, Message::Append(append));
         }
+    }
+
+    /// Whether a step ended before somebody's window was full: the next one comes at once, or a peer that has much to learn would get one step's
+    /// worth for each of its answers.
+    pub(super) fn has_more_to_send(&self, progress: &BTreeMap<ReplicaId, Progress>) -> bool {
+        let last = self.log.last().index;
+        let wants = |progress: &Progress| !progress.probing && progress.has_room(last);
+        progress.iter().any(|(id, progress)| wants(progress) && self.reachable_id(*id) == Some(progress.member))
     }
 
     /// A message that follows the entry at `index`; with no entries if there is to be no byte of them.

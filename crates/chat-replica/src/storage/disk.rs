@@ -4,10 +4,11 @@ use super::directory::{DataDirectory, Identity};
 use super::log_table;
 use super::mark::{Mark, MarkFile, Run};
 use super::migrations::{self, MigrationError};
+use super::recovery::{self, Standing};
 use super::state::{STATEMENTS, SqliteState};
 use super::wal::{self, Checkpointer};
 use super::write_back::WriteBack;
-use super::{damage, protect, recovery, salvage, words};
+use super::{chain, damage, protect, salvage, words};
 use crate::failpoint::{Point, reach};
 use crate::node::Disk;
 use crate::protocol::*;
@@ -89,7 +90,8 @@ pub struct SqliteDisk {
     identity_changed: bool,
     /// What the state's commands changed and is not in the database yet.
     cache: WriteBack,
-    applied: u64,
+    /// What was carried out, also of what is not in the database yet.
+    standing: Standing,
     /// The last log entry that the database has carried out.
     visible: u64,
     committed: u64,
@@ -148,7 +150,7 @@ impl SqliteDisk {
         }
         let mark = MarkFile::read(&directory.mark()).map_err(DiskError::File)?;
         let started = recovery::start(&mut connection, &directory, id, mark);
-        let (member, recovered, applied) =
+        let (member, recovered, standing) =
             started.map_err(|error| checkpointer.reason().map_or(error, DiskError::Database))?;
         wal::preallocate(&directory.beside("-wal"));
         let Recovered { promised, impaired_until, .. } = recovered;
@@ -167,8 +169,8 @@ impl SqliteDisk {
             identity,
             identity_changed: false,
             cache: WriteBack::new(),
-            applied,
-            visible: applied,
+            visible: standing.applied,
+            standing,
             committed,
             in_transaction: false,
             sync: true,
@@ -238,9 +240,10 @@ impl SqliteDisk {
     /// Writes all that was carried out, and how far that goes, within the open transaction.
     fn write_state(&mut self) -> Result<(), DiskError> {
         self.cache.write(&mut SqliteState::new(&self.connection))?;
-        log_table::set_progress(&self.connection, self.committed, self.applied)?;
+        let views = self.standing.views.as_mut().map(|views| views.up_to(self.committed));
+        log_table::set_progress(&self.connection, self.committed, self.standing.applied, views)?;
         self.through = false;
-        self.visible = self.applied;
+        self.visible = self.standing.applied;
         Ok(())
     }
 
@@ -281,21 +284,7 @@ pub(crate) fn keep_log_on_close(connection: &Connection) -> rusqlite::Result<()>
 
 impl LogRead for SqliteDisk {
     fn read(&self, from: u64, max_bytes: usize) -> Vec<Entry> {
-        let read = || -> rusqlite::Result<Vec<Entry>> {
-            let mut statement = self.connection.prepare_cached(log_table::SELECT_FROM)?;
-            let mut rows = statement.query([from as i64])?;
-            let (mut entries, mut bytes) = (Vec::new(), 0);
-            while let Some(row) = rows.next()? {
-                let entry = log_table::entry(row)?;
-                bytes += entry.size();
-                if !entries.is_empty() && bytes > max_bytes {
-                    break;
-                }
-                entries.push(entry);
-            }
-            Ok(entries)
-        };
-        read().unwrap_or_else(|error| {
+        chain::read(&self.connection, from, max_bytes).unwrap_or_else(|error| {
             self.failed.replace(Some(error));
             Vec::new()
         })
@@ -306,7 +295,7 @@ impl Disk for SqliteDisk {
     type Error = DiskError;
 
     fn applied(&self) -> u64 {
-        self.applied
+        self.standing.applied
     }
 
     fn visible(&self) -> u64 {
@@ -339,13 +328,16 @@ impl Disk for SqliteDisk {
                 results.push(chat_core::apply(&mut state, provenance, command)?);
             }
         }
-        self.applied = entry.index;
+        self.standing.applied = entry.index;
         Ok(results)
     }
 
     fn persist(&mut self, what: &Persist) -> Result<(), DiskError> {
         self.open_transaction()?;
         self.note_end(what)?;
+        if let Some(views) = &mut self.standing.views {
+            views.note(what);
+        }
         log_table::persist(&self.connection, what)?;
         Ok(())
     }
@@ -375,7 +367,7 @@ impl Disk for SqliteDisk {
     }
 
     fn show(&mut self) -> Result<(), DiskError> {
-        if self.visible < self.applied {
+        if self.visible < self.standing.applied {
             self.sync = false;
             self.open_transaction()?;
             self.write_state()?;

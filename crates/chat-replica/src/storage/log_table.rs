@@ -58,6 +58,15 @@ CREATE TABLE deaths (
 ) STRICT;
 ";
 
+/// Version 3: what a start needs of the log's past, without reading it (`chain`).
+pub(crate) const VIEWS_SCHEMA: &str = "
+-- With all that is asked of it, so that only the newest view is looked up in the log itself.
+CREATE INDEX log_views ON log (idx, round, replica, kind) WHERE kind <> 0;
+
+-- How many entries up to `committed` are views. NULL: the chain of hashes has to be followed from its beginning.
+ALTER TABLE replica ADD COLUMN views INTEGER;
+";
+
 /// The one row of `replica`.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
@@ -99,6 +108,13 @@ pub(crate) fn facts(connection: &Connection) -> Result<Option<Facts>> {
         .optional()
 }
 
+/// How many of the entries up to `committed` are views, if that is known. Databases that were not brought up to date do not say: salvage reads the facts
+/// of those, too.
+pub(crate) fn views(connection: &Connection) -> Result<Option<u64>> {
+    connection
+        .query_row("SELECT views FROM replica", [], |row| Ok(row.get::<_, Option<i64>>(0)?.map(|count| count as u64)))
+}
+
 pub(crate) fn insert_replica(connection: &Connection, id: ReplicaId, disk: DiskId) -> Result<()> {
     connection.execute("INSERT INTO replica (only, id, disk) VALUES (1, ?, ?)", params![id.0, disk.0])?;
     Ok(())
@@ -116,6 +132,11 @@ fn undecodable(column: usize) -> Error {
     Error::FromSqlConversionFailure(column, Type::Blob, "these bytes mean nothing".into())
 }
 
+/// The entry that should be here is missing, or is not the one that was appended: the log is not what it was.
+pub(crate) fn unchained(index: u64) -> Error {
+    Error::FromSqlConversionFailure(5, Type::Blob, format!("the log's chain of hashes breaks at entry {index}").into())
+}
+
 pub(crate) const SELECT_FROM: &str =
     "SELECT idx, round, replica, kind, body, hash FROM log WHERE idx >= ? ORDER BY idx";
 
@@ -126,6 +147,37 @@ pub(crate) fn hash_at(connection: &Connection, index: u64) -> Result<ChainHash> 
     }
     let sql = "SELECT hash FROM log WHERE idx = ?";
     connection.prepare_cached(sql)?.query_row([index as i64], |row| Ok(ChainHash(blob(row, 0)?)))
+}
+
+/// The entry at this index, if there is one.
+pub(crate) fn entry_at(connection: &Connection, index: u64) -> Result<Option<Entry>> {
+    let sql = "SELECT idx, round, replica, kind, body, hash FROM log WHERE idx = ?";
+    connection.query_row(sql, [index as i64], entry).optional()
+}
+
+/// Epoch and hash of the entry at this index, if there is one; those of the empty log at 0.
+pub(crate) fn place_at(connection: &Connection, index: u64) -> Result<Option<(Epoch, ChainHash)>> {
+    if index == 0 {
+        return Ok(Some(Default::default()));
+    }
+    let sql = "SELECT round, replica, hash FROM log WHERE idx = ?";
+    let place = connection.query_row(sql, [index as i64], |row| {
+        Ok((Epoch { round: unsigned(row, 0)?, replica: ReplicaId(row.get(1)?) }, ChainHash(blob(row, 2)?)))
+    });
+    place.optional()
+}
+
+/// By the index, which alone has no more than these.
+const VIEWS_UP_TO: &str =
+    "SELECT idx, round, replica FROM log INDEXED BY log_views WHERE kind <> 0 AND idx <= ? ORDER BY idx";
+
+/// Index and epoch of every entry up to here that is a view, as the index says.
+pub(crate) fn views_up_to(connection: &Connection, index: u64) -> Result<Vec<(u64, Epoch)>> {
+    let mut statement = connection.prepare(VIEWS_UP_TO)?;
+    let rows = statement.query_map([index as i64], |row| {
+        Ok((unsigned(row, 0)?, Epoch { round: unsigned(row, 1)?, replica: ReplicaId(row.get(2)?) }))
+    })?;
+    rows.collect()
 }
 
 /// Carries out what the protocol wants durable, within the open transaction.
@@ -164,9 +216,11 @@ pub(crate) fn persist(connection: &Connection, what: &Persist) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn set_progress(connection: &Connection, committed: u64, applied: u64) -> Result<()> {
-    let sql = "UPDATE replica SET committed = ?, applied = ?";
-    connection.prepare_cached(sql)?.execute([committed as i64, applied as i64])?;
+/// Where the state stands, what is committed, and how many views there are up to there, if that is known.
+pub(crate) fn set_progress(connection: &Connection, committed: u64, applied: u64, views: Option<u64>) -> Result<()> {
+    let sql = "UPDATE replica SET committed = ?, applied = ?, views = ?";
+    let views = views.map(|count| count as i64);
+    connection.prepare_cached(sql)?.execute(params![committed as i64, applied as i64, views])?;
     Ok(())
 }
 
@@ -236,4 +290,19 @@ pub(crate) fn deaths(connection: &Connection) -> Result<Vec<Death>> {
         })
     })?;
     rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_are_found_by_their_index_alone() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        crate::storage::migrations::migrate(&mut connection).unwrap();
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {VIEWS_UP_TO}")).unwrap();
+        let plan = statement.query_map([1], |row| row.get::<_, String>(3)).unwrap();
+        let plan: Vec<_> = plan.map(Result::unwrap).collect();
+        assert_eq!(plan, ["SEARCH log USING COVERING INDEX log_views (idx<?)"], "neither the log itself nor a sort");
+    }
 }

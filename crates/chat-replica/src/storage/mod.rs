@@ -5,6 +5,7 @@
 //! | `directory` | the data directory: whose it is, who uses it, where the files are |
 //! | `disk` | the writer: one batch, one transaction, one sync |
 //! | `log_table` | rows of the log and of the protocol's durable facts |
+//! | `chain` | the log's chain of hashes, followed at a start and wherever entries are read |
 //! | `recovery` | what is found when a process starts, and whether it is whole |
 //! | `mark` | a second witness of what was acknowledged (rule 15) |
 //! | `damage` | what a damaged disk looks like, and the note that tells the next start |
@@ -22,6 +23,7 @@
 //! | `words` | SQLite's errors, in words that say what to do |
 
 pub(crate) mod aside;
+mod chain;
 mod copy;
 pub(crate) mod damage;
 pub mod directory;

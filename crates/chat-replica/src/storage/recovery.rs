@@ -1,5 +1,6 @@
 //! What is found when a process starts on a disk, and whether it is whole (rules 9, 12, 15).
 
+use super::chain::{self, Followed, Views};
 use super::directory::{DataDirectory, Identity};
 use super::disk::DiskError;
 use super::log_table::{self, Facts};
@@ -9,26 +10,25 @@ use crate::failpoint::{Point, reach};
 use crate::protocol::*;
 use rusqlite::{Connection, ErrorCode, params};
 
-/// The log as it was read and verified.
-#[derive(Default)]
-struct Verified {
-    log: RecoveredLog,
-    /// The first entry that does not verify, and the last that was there.
-    broken: Option<(u64, u64)>,
-    /// The chain at the place that the mark names.
-    at_mark: Option<ChainHash>,
-}
-
 /// Stands for the end of a log of which nobody knows where it was: only what is committed in a later epoch says that it is whole again.
 pub(crate) const UNKNOWN_END: u64 = i64::MAX as u64;
 
+/// Where the state stands.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// The last entry that was carried out.
+    pub applied: u64,
+    /// `None`: the next start follows the whole chain.
+    pub views: Option<Views>,
+}
+
 /// Reads the disk, begins a new process run on it, and makes that durable: nothing may be said before (rule 8).
-pub(crate) fn start(
+pub(super) fn start(
     connection: &mut Connection,
     directory: &DataDirectory,
     id: ReplicaId,
     mark: Option<Mark>,
-) -> Result<(Member, Recovered, u64), DiskError> {
+) -> Result<(Member, Recovered, Standing), DiskError> {
     let mut facts = facts_or_new(connection, directory, id)?;
     // A new disk acknowledged nothing: a mark that is there is that of a database that somebody took away.
     let mark = mark.filter(|_| facts.incarnation.count > 0);
@@ -47,7 +47,7 @@ pub(crate) fn start(
         facts.impaired_until = facts.impaired_until.max(run.impaired_until);
     }
     reach(Point::StartVerify);
-    let found = verify(connection, facts.committed, mark)?;
+    let found = follow(connection, &facts, mark, behind.is_some())?;
     reach(Point::StartVerified);
     // Where the end of the log was lost, the promise was lost with it (rule 2).
     facts.promised = facts.promised.max(mark.map(|mark| mark.promised).unwrap_or_default());
@@ -72,9 +72,10 @@ pub(crate) fn start(
     directory.identify(&identity).map_err(DiskError::File)?;
     reach(Point::StartIdentified);
     let member = Member { id, disk: facts.disk, incarnation };
+    let standing = Standing { applied: facts.applied, views: Views::of(&found) };
     let recovered =
         Recovered { cluster: facts.cluster, promised: facts.promised, log: found.log, deaths, known, impaired_until };
-    Ok((member, recovered, facts.applied))
+    Ok((member, recovered, standing))
 }
 
 /// Moves the write-ahead log into the database. A power cut within a checkpoint has left torn pages there, which SQLite reads from the log; whoever
@@ -134,35 +135,28 @@ fn facts_or_new(connection: &Connection, directory: &DataDirectory, id: ReplicaI
     log_table::facts(connection)?.ok_or(DiskError::Database(rusqlite::Error::QueryReturnedNoRows))
 }
 
-/// Reads the whole log and follows its chain.
-fn verify(connection: &Connection, committed: u64, mark: Option<Mark>) -> Result<Verified, DiskError> {
-    let mut found = Verified::default();
-    if mark.is_some_and(|mark| mark.index == 0) {
-        found.at_mark = Some(ChainHash::default());
+/// The log, followed as far as anything rests on that.
+///
+/// From what was committed when the state was written, if nothing is in doubt: what lies before was followed when it was new, and has a checksum in
+/// every page since.
+/// From the beginning, if the disk is impaired or is about to be: it counts again by how much of a log it holds, so all of that must be proven;
+/// and what breaks must be found where it breaks, to be set aside from there. And where `chain` has nothing to begin with: after a salvage (which
+/// proved the log while it copied it, but makes the state anew, from 0), the first time, or if that entry is gone.
+fn follow(connection: &Connection, facts: &Facts, mark: Option<Mark>, is_behind: bool) -> Result<Followed, DiskError> {
+    if facts.impaired_until.is_none()
+        && let Some(found) = chain::from_state(connection, facts, mark)?
+        && impairment(facts, &found, mark, is_behind).is_none()
+    {
+        return Ok(found);
     }
-    let mut statement = connection.prepare(log_table::SELECT_FROM)?;
-    let mut rows = statement.query([1])?;
-    let log = &mut found.log;
-    while let Some(row) = rows.next()? {
-        let entry = log_table::entry(row).ok();
-        let sound = entry.filter(|entry| entry.index == log.last + 1 && entry.follows(log.last_hash));
-        let Some(entry) = sound else {
-            let last = connection.query_row("SELECT max(idx) FROM log", [], |row| row.get::<_, i64>(0))?;
-            found.broken = Some((log.last + 1, last as u64));
-            break;
-        };
-        log.push(&entry);
-        if mark.is_some_and(|mark| mark.index == entry.index) {
-            found.at_mark = Some(entry.hash);
-        }
-    }
-    log.end(committed);
+    let found = chain::whole(connection, facts, mark)?;
+    tracing::info!(entries = found.log.last, "the whole log was followed");
     Ok(found)
 }
 
 /// Rule 15: a log that is shorter than what was acknowledged, or whose chain breaks, is corrupt, not short. `is_behind`: the mark knows of a
 /// later process run than the database.
-fn impairment(facts: &Facts, found: &Verified, mark: Option<Mark>, is_behind: bool) -> Option<u64> {
+fn impairment(facts: &Facts, found: &Followed, mark: Option<Mark>, is_behind: bool) -> Option<u64> {
     let broken = found.broken.map(|(_, last)| last);
     let lost = mark.filter(|mark| found.at_mark != Some(mark.hash) || (is_behind && !mark.is_last));
     // After a power failure, more may have been acknowledged than the mark says.
@@ -175,7 +169,7 @@ fn impairment(facts: &Facts, found: &Verified, mark: Option<Mark>, is_behind: bo
 fn begin_run(
     connection: &Connection,
     facts: &Facts,
-    found: &Verified,
+    found: &Followed,
     incarnation: Incarnation,
     impaired_until: Option<u64>,
     whole: bool,
@@ -190,8 +184,8 @@ fn begin_run(
         connection.execute("DELETE FROM log WHERE idx >= ?", [from as i64])?;
     }
     log_table::persist(connection, &Persist::Promise(facts.promised))?;
-    let sql = "UPDATE replica SET starts = ?, nonce = ?, impaired_until = ?";
-    let until = impaired_until.map(|index| index as i64);
-    connection.execute(sql, params![incarnation.count as i64, incarnation.nonce as i64, until])?;
+    let sql = "UPDATE replica SET starts = ?, nonce = ?, impaired_until = ?, views = ?";
+    let [until, views] = [impaired_until, found.views].map(|number| number.map(|number| number as i64));
+    connection.execute(sql, params![incarnation.count as i64, incarnation.nonce as i64, until, views])?;
     Ok(())
 }

@@ -148,7 +148,9 @@ impl Lookup for CachedState<'_> {
             return Ok(Some(session.clone()));
         }
         let found = self.state.session(token)?;
-        Ok(found.inspect(|session| drop(sessions.put(*token, session.clone()))))
+        Ok(found.inspect(|session| {
+            sessions.put(*token, session.clone());
+        }))
     }
 
     fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>> {
