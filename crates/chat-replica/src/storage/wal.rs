@@ -15,9 +15,8 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use tokio::time::Instant;
 
@@ -33,10 +32,13 @@ const PASSES: usize = 6;
 const WAL_BYTES: u64 = 32 + CHECKPOINT_PAGES as u64 * (24 + 4096);
 
 /// Where the thread is.
-const IDLE: u8 = 0;
-const MOVING: u8 = 1;
-/// All but the last few pages are in the database: the writer's turn.
-const MOVED: u8 = 2;
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Idle,
+    Moving,
+    /// All but the last few pages are in the database: the writer's turn.
+    Moved,
+}
 
 /// Moves one database's write-ahead log. Dropping it waits until its thread is done.
 #[derive(Debug)]
@@ -48,7 +50,9 @@ pub(crate) struct Checkpointer {
 #[derive(Debug)]
 struct Shared {
     directory: Arc<DataDirectory>,
-    state: AtomicU8,
+    stage: Mutex<Stage>,
+    /// The thread has left [`Stage::Moving`].
+    moved: Condvar,
     /// Tells the thread to move the log; `None` when it is to end.
     wake: Mutex<Option<SyncSender<()>>>,
     /// SQLite only says of a commit that it failed: this is why.
@@ -60,7 +64,8 @@ impl Checkpointer {
     pub fn start(connection: &mut Connection, directory: Arc<DataDirectory>) -> rusqlite::Result<Checkpointer> {
         let (wake, wakes) = sync_channel(1);
         let (wake, failed) = (Mutex::new(Some(wake)), Mutex::new(None));
-        let shared = Arc::new(Shared { directory, state: AtomicU8::new(IDLE), wake, failed });
+        let (stage, moved) = (Mutex::new(Stage::Idle), Condvar::new());
+        let shared = Arc::new(Shared { directory, stage, moved, wake, failed });
         let moving = shared.clone();
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || moving.run(&wakes));
         let thread = thread.map_err(|_| rusqlite::Error::InvalidQuery)?;
@@ -94,24 +99,31 @@ impl Shared {
     fn committed(&self, log: &mut Wal, pages: i32) -> rusqlite::Result<()> {
         let crowded = (pages >= CROWDED_PAGES).then(Instant::now);
         self.directory.crowded.send_if_modified(|was| std::mem::replace(was, crowded) != crowded);
+        let mut stage = lock(&self.stage);
+        if pages >= CROWDED_PAGES {
+            // Whoever writes faster than the thread moves waits for it.
+            let still = |stage: &mut Stage| *stage == Stage::Moving;
+            stage = self.moved.wait_while(stage, still).unwrap_or_else(PoisonError::into_inner);
+        }
         if lock(&self.failed).is_some() {
             return Err(rusqlite::Error::InvalidQuery);
         }
-        match self.state.load(Ordering::Acquire) {
-            MOVED => {
-                self.state.store(IDLE, Ordering::Release);
-                self.finish(log)
-            }
-            _ if pages >= CROWDED_PAGES => self.finish(log),
-            IDLE if pages >= CHECKPOINT_PAGES => {
-                self.state.store(MOVING, Ordering::Release);
+        match *stage {
+            Stage::Idle if (CHECKPOINT_PAGES..CROWDED_PAGES).contains(&pages) => {
+                *stage = Stage::Moving;
                 if let Some(wake) = &*lock(&self.wake) {
                     // One is enough: the thread is idle.
                     let _ = wake.try_send(());
                 }
                 Ok(())
             }
-            _ => Ok(()),
+            Stage::Idle if pages < CHECKPOINT_PAGES => Ok(()),
+            Stage::Moving => Ok(()),
+            Stage::Idle | Stage::Moved => {
+                *stage = Stage::Idle;
+                drop(stage);
+                self.finish(log)
+            }
         }
     }
 
@@ -133,12 +145,11 @@ impl Shared {
             reach(Point::Checkpoint);
             let moved = self.pass_all(&mut connection);
             reach(Point::AfterCheckpoint);
-            match moved {
-                Ok(()) => self.state.store(MOVED, Ordering::Release),
-                Err(error) => {
-                    lock(&self.failed).replace(error);
-                    return;
-                }
+            let failed = moved.map_err(|error| lock(&self.failed).replace(error)).is_err();
+            *lock(&self.stage) = Stage::Moved;
+            self.moved.notify_all();
+            if failed {
+                return;
             }
         }
     }
@@ -221,7 +232,7 @@ mod tests {
         let (mut connection, directory) = database(&dir);
         let checkpointer = Checkpointer::start(&mut connection, directory.clone()).expect("started");
         filled(&connection, 4500).expect("written");
-        while checkpointer.shared.state.load(Ordering::Acquire) != MOVED {
+        while *lock(&checkpointer.shared.stage) != Stage::Moved {
             std::thread::yield_now();
         }
         assert!(bytes(&directory.database()) > 4500 * 4000, "the thread has moved it");
