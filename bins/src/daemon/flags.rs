@@ -33,10 +33,10 @@ pub(super) struct Flags {
     /// How long a silent primary is waited for, at most a little more; the same on all replicas. Default 1s.
     #[arg(long, env = "CHATD_LEASE", value_name = "TIME")]
     lease: Option<String>,
-    /// How often replicas ask each other for leases. Default 200ms.
+    /// How often replicas ask each other for leases. Default 250ms.
     #[arg(long, env = "CHATD_PING_INTERVAL", value_name = "TIME")]
     ping_interval: Option<String>,
-    /// After how much silence a replica counts as not heard. Default 600ms.
+    /// After how much silence a replica counts as not heard. Default 750ms.
     #[arg(long, env = "CHATD_SUSPECT_AFTER", value_name = "TIME")]
     suspect_after: Option<String>,
     /// A disk that does not answer for so long costs its replica its place in the view. Default 2s.

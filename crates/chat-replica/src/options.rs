@@ -65,13 +65,13 @@ impl fmt::Debug for Secret {
 /// How a replica behaves. The defaults suit most clusters.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How often each peer is asked for its lease. 200 ms.
+    /// How often each peer is asked for its lease. 250 ms.
     pub ping_interval: Duration,
     /// How long an answered ping binds its answerer, and so how long a silent primary is waited for. 1 s.
     pub lease: Duration,
     /// By how many thousandths two machines' monotonic clocks may differ in rate. 50.
     pub drift_permille: u32,
-    /// After this much silence a peer counts as not heard. 600 ms, and always below the lease.
+    /// After this much silence a peer counts as not heard. 750 ms, at least three ping intervals, and always below the lease.
     pub suspect_after: Duration,
     /// How many refused connections in a row prove a crash. 3.
     pub refusals: u32,
@@ -96,10 +96,10 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            ping_interval: Duration::from_millis(200),
+            ping_interval: Duration::from_millis(250),
             lease: Duration::from_secs(1),
             drift_permille: 50,
-            suspect_after: Duration::from_millis(600),
+            suspect_after: Duration::from_millis(750),
             refusals: 3,
             crash_proof: CrashProof::Refusal,
             stall_limit: Duration::from_secs(2),

@@ -11,8 +11,8 @@ use std::sync::Weak;
 use std::time::Duration;
 
 /// With [`PAUSE`], 1 MiB a second.
-const PAGES_AT_ONCE: u64 = 64;
-const PAUSE: Duration = Duration::from_millis(250);
+const PAGES_AT_ONCE: u64 = 256;
+const PAUSE: Duration = Duration::from_secs(1);
 /// A page that does not verify is perhaps being written: it is read again so often, and so much later each time.
 const LOOKS: usize = 5;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
