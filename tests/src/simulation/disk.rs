@@ -146,7 +146,7 @@ impl node::Disk for Disk {
         self.write()?;
         let results = self.ahead.apply(entry)?;
         self.hidden.push(entry.clone());
-        if entry.index % AT_ONCE == 0 {
+        if entry.index.is_multiple_of(AT_ONCE) {
             self.write_state();
         }
         Ok(results)
