@@ -13,6 +13,8 @@ use std::sync::atomic::Ordering;
 
 /// Changes in one log entry at most.
 pub const BATCH: usize = 1024;
+/// Bytes of changes in one log entry, about.
+pub const BATCH_BYTES: usize = 512 << 10;
 /// Log entries proposed and not yet committed at most: beyond, changes wait in line.
 const UNDER_WAY: u64 = 32;
 
@@ -25,6 +27,14 @@ pub struct Request<A> {
     pub row: Option<Row>,
     /// Whom to tell.
     pub answer: A,
+}
+
+/// About how many bytes of a log entry it takes.
+pub fn size(command: &Command) -> usize {
+    match command {
+        Command::Send { text, .. } => 128 + text.as_str().len(),
+        _ => 256,
+    }
 }
 
 /// Tells who asked what came of it.
@@ -68,12 +78,12 @@ impl<A> Desk<A> {
         Desk { min_copies, asked: Vec::new(), asked_in: None, waiting: VecDeque::new(), term: None }
     }
 
-    /// Whether changes are taken from a line of `waiting`: to be proposed, or to be declined at once.
+    /// Whether changes are taken from the line: to be proposed, or to be declined at once. `full`: what stands in it fills an entry.
     ///
     /// What comes while an entry is under way goes into the next one together: each entry costs every replica a sync and some wake-ups. A line
-    /// that fills more than one entry gains nothing by waiting.
-    pub fn has_room(&self, replica: &Replica, waiting: usize) -> bool {
-        let most = if waiting >= BATCH { UNDER_WAY } else { 1 };
+    /// that fills an entry gains nothing by waiting.
+    pub fn has_room(&self, replica: &Replica, full: bool) -> bool {
+        let most = if full { UNDER_WAY } else { 1 };
         replica.serving().is_none() || replica.entries_under_way() < most
     }
 

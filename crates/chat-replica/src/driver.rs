@@ -4,7 +4,7 @@
 //! but an event, the next wake-up of the protocol, or the disk.
 
 use crate::clock::Clock;
-use crate::desk::{BATCH, Desk};
+use crate::desk::{BATCH, BATCH_BYTES, Desk, size};
 use crate::failpoint::{Point, reach};
 use crate::handle::{Control, Declined, Done, Gate, Proposal};
 use crate::node::{Disk as _, Node, Outbox, Turned};
@@ -14,11 +14,9 @@ use crate::subscribers::Subscribers;
 use crate::transport::PeerSender;
 use chat_core::Applied;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Bytes of commands in one log entry, about.
-const BATCH_BYTES: usize = 512 << 10;
 /// Events taken from the network in one turn at most.
 const INPUTS: usize = 1024;
 
@@ -41,6 +39,8 @@ type Answer = oneshot::Sender<Result<Done, Declined>>;
 pub(crate) struct Wiring {
     pub network: mpsc::Receiver<Input>,
     pub proposals: mpsc::Receiver<Proposal>,
+    /// Of the changes in that line, about.
+    pub line_bytes: Arc<AtomicUsize>,
     pub control: mpsc::Receiver<Control>,
     pub peers: PeerSender,
     pub subscribers: Arc<Subscribers>,
@@ -113,12 +113,15 @@ impl Driver {
     /// Waits for something to happen, or for the protocol's next wake-up.
     async fn wait(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {
         let wake = tokio::time::Instant::from_std(self.wiring.clock.instant(self.node.wake_at()));
-        let room = self.desk.has_room(self.node.replica(), self.wiring.proposals.len());
+        let room = self.desk.has_room(self.node.replica(), self.line_is_full());
         tokio::select! {
             biased;
             Some(input) = self.wiring.network.recv() => inputs.push(input),
             Some(control) = self.wiring.control.recv() => self.control(control, inputs),
-            Some(proposal) = self.wiring.proposals.recv(), if room => proposals.push(proposal),
+            Some(proposal) = self.wiring.proposals.recv(), if room => {
+                self.wiring.line_bytes.fetch_sub(size(&proposal.command), Ordering::Relaxed);
+                proposals.push(proposal);
+            }
             () = tokio::time::sleep_until(wake) => inputs.push(Input::Tick),
         }
     }
@@ -131,7 +134,7 @@ impl Driver {
             let Ok(input) = self.wiring.network.try_recv() else { break };
             inputs.push(input);
         }
-        if !self.desk.has_room(self.node.replica(), self.wiring.proposals.len()) && proposals.is_empty() {
+        if !self.desk.has_room(self.node.replica(), self.line_is_full()) && proposals.is_empty() {
             return;
         }
         let mut bytes = 0;
@@ -140,6 +143,12 @@ impl Driver {
             bytes += size(&proposal.command);
             proposals.push(proposal);
         }
+        self.wiring.line_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether what stands in line fills a log entry.
+    fn line_is_full(&self) -> bool {
+        self.wiring.proposals.len() >= BATCH || self.wiring.line_bytes.load(Ordering::Relaxed) >= BATCH_BYTES
     }
 
     fn control(&mut self, control: Control, inputs: &mut Vec<Input>) {
@@ -211,13 +220,6 @@ impl Driver {
 impl Wiring {
     fn close_gate(&self) {
         self.gate.send_modify(|gate| (gate.serving, gate.lease_until) = (None, None));
-    }
-}
-
-fn size(command: &chat_core::Command) -> usize {
-    match command {
-        chat_core::Command::Send { text, .. } => 128 + text.as_str().len(),
-        _ => 256,
     }
 }
 

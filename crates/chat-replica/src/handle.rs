@@ -1,11 +1,11 @@
 //! What the rest of a replica may ask of its driver.
 
 use crate::clock::Clock;
-use crate::desk::Request;
+use crate::desk::{Request, size};
 use crate::protocol::{Epoch, Member, ReplicaId, Status, Time};
 use chat_core::{Command, Outcome, Rejection};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -127,6 +127,8 @@ pub struct ReadPermit {
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(crate) proposals: mpsc::Sender<Proposal>,
+    /// Of the changes in that line, about.
+    pub(crate) line_bytes: Arc<AtomicUsize>,
     pub(crate) control: mpsc::Sender<Control>,
     pub(crate) gate: watch::Receiver<Gate>,
     pub(crate) status: watch::Receiver<Status>,
@@ -151,8 +153,10 @@ impl Handle {
         row: Option<Row>,
     ) -> Result<oneshot::Receiver<Result<Done, Declined>>, Declined> {
         let (answer, receiver) = oneshot::channel();
-        let proposal = Request { command, row, answer };
-        self.proposals.send(proposal).await.map_err(|_| Declined::Stopped)?;
+        let place = self.proposals.reserve().await.map_err(|_| Declined::Stopped)?;
+        // Before the driver can take it out again.
+        self.line_bytes.fetch_add(size(&command), Ordering::Relaxed);
+        place.send(Request { command, row, answer });
         Ok(receiver)
     }
 

@@ -164,6 +164,10 @@ impl<D: Disk> Node<D> {
         reach(Point::BeforeSend);
         effects.send.into_iter().for_each(|envelope| out.send(envelope));
         reach(Point::AfterSend);
+        if effects.events.iter().any(|event| matches!(event, Event::View(_))) {
+            // Whom a restart needs depends on which views it knows committed (rules 4, 10): that is written at once, too.
+            self.show(self.replica.committed());
+        }
         effects.events.into_iter().for_each(|event| out.event(event));
         let sync = !effects.persist.is_empty();
         self.apply_committed(&effects.persist, out)?;

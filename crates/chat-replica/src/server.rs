@@ -17,7 +17,7 @@ use chat_proto::v1::chat_service_server::ChatServiceServer;
 use chat_proto::v1::{self, replica_service_server::ReplicaServiceServer};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -258,7 +258,17 @@ impl Parts {
         let (status_sender, status) = watch::channel(node.replica().status());
         let (news_sender, news) = watch::channel(node.replica().status());
         let answered = Arc::new(AtomicU64::new(visible));
-        let handle = Handle { proposals, control, gate, status, news, answered: answered.clone(), clock };
+        let line_bytes = Arc::new(AtomicUsize::new(0));
+        let handle = Handle {
+            proposals,
+            line_bytes: line_bytes.clone(),
+            control,
+            gate,
+            status,
+            news,
+            answered: answered.clone(),
+            clock,
+        };
         let secret = options.cluster_secret.as_ref().map(|secret| ClusterSecret::new(secret.bytes()));
         let peers_config = PeersConfig { me: member, cluster, addresses: others, secret: secret.clone() };
         let (peers, sessions) = Peers::start(peers_config, network_sender, connector, shutdown.clone());
@@ -284,6 +294,7 @@ impl Parts {
         let wiring = Wiring {
             network,
             proposals: proposed,
+            line_bytes,
             control: ordered,
             peers,
             subscribers,

@@ -7,7 +7,7 @@ use chat_core::{
     AccountId, Command, DisplayName, Lookup as _, MemoryStore, Message, PasswordHash, Read as _, Rejection, RequestKey,
 };
 use chat_core::{Timestamp, TokenHash};
-use chat_replica::desk::{BATCH, Desk, Request};
+use chat_replica::desk::{BATCH, BATCH_BYTES, Desk, Request, size};
 use chat_replica::handle::{Declined, Done, Gate, ReadPermit, Row};
 use chat_replica::protocol::*;
 use chat_replica::subscribers::Subscribers;
@@ -129,12 +129,17 @@ impl Service {
     }
 
     pub fn has_work(&self, replica: &Replica) -> bool {
-        !self.line.is_empty() && self.desk.has_room(replica, self.line.len())
+        !self.line.is_empty() && self.desk.has_room(replica, self.line_is_full())
+    }
+
+    fn line_is_full(&self) -> bool {
+        let bytes = || self.line.iter().map(|request| size(&request.command)).sum::<usize>();
+        self.line.len() >= BATCH || bytes() >= BATCH_BYTES
     }
 
     /// What is in line becomes a batch, or is declined.
     pub fn propose(&mut self, replica: &Replica, told: &mut Told) -> Option<Input> {
-        let some = if self.desk.has_room(replica, self.line.len()) { self.line.len().min(BATCH) } else { 0 };
+        let some = if self.desk.has_room(replica, self.line_is_full()) { self.line.len().min(BATCH) } else { 0 };
         self.desk.propose(replica, self.line.drain(..some), &mut |ask, what| told.push((ask, what)))
     }
 
