@@ -131,6 +131,9 @@ impl<D: Disk> Node<D> {
 
     /// Readers wait for this log entry: it becomes visible in the turn in which it is carried out, or in the next, which should come at once.
     pub fn show(&mut self, index: u64) {
+        if index <= self.disk.visible() {
+            return;
+        }
         self.awaited = Some(self.awaited.map_or(index, |awaited| awaited.min(index)));
     }
 

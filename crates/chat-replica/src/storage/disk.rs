@@ -237,6 +237,12 @@ impl SqliteDisk {
         self.connection.prepare_cached(sql)?.execute([]).map(drop)
     }
 
+    /// The mark says what the last commit made of the log's end, and what is known committed.
+    fn write_mark(&mut self) -> Result<(), DiskError> {
+        self.end.run = self.end.run.map(|run| Run { committed: self.committed, ..run });
+        self.mark_file.write(self.end).map_err(DiskError::File)
+    }
+
     /// Writes all that was carried out, and how far that goes, within the open transaction.
     fn write_state(&mut self) -> Result<(), DiskError> {
         self.cache.write(&mut SqliteState::new(&self.connection))?;
@@ -357,9 +363,8 @@ impl Disk for SqliteDisk {
             self.write_state()?;
         }
         self.close_transaction()?;
-        self.end.run = self.end.run.map(|run| Run { committed: self.committed, ..run });
         reach(Point::BeforeMark);
-        self.mark_file.write(self.end).map_err(DiskError::File)?;
+        self.write_mark()?;
         if std::mem::take(&mut self.identity_changed) {
             self.directory.identify(&self.identity).map_err(DiskError::File)?;
         }
@@ -372,6 +377,7 @@ impl Disk for SqliteDisk {
             self.open_transaction()?;
             self.write_state()?;
             self.close_transaction()?;
+            self.write_mark()?;
         }
         Ok(())
     }

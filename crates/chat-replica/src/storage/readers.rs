@@ -6,6 +6,7 @@ use super::{damage, disk};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -120,7 +121,10 @@ impl Shared {
         let mut connection = self.line().idle.pop();
         while let Some(look) = self.next(&mut connection) {
             self.give_way();
-            look(self, &mut connection);
+            // Whoever asked hears of it as of the process's end; the others in line must not wait for ever.
+            if catch_unwind(AssertUnwindSafe(|| look(self, &mut connection))).is_err() {
+                connection = None;
+            }
         }
     }
 
@@ -231,6 +235,18 @@ mod tests {
             looked.await.expect("as it should be");
         }
         assert!((1..=CONNECTIONS).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+        assert_eq!(readers.shared.places.available_permits(), LINE);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn looks_that_panic_leave_the_line_as_it_was() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let readers = readers(dir.path());
+        for _ in 0..2 * CONNECTIONS {
+            let look = |_: &SqliteState<'_>| -> rusqlite::Result<u64> { panic!("as it is told to") };
+            assert!(readers.read(look).await.is_err());
+        }
+        readers.read(|state| state.applied()).await.expect("readable");
         assert_eq!(readers.shared.places.available_permits(), LINE);
     }
 

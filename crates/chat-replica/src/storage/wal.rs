@@ -66,8 +66,8 @@ impl Checkpointer {
         let (wake, failed) = (Mutex::new(Some(wake)), Mutex::new(None));
         let (stage, moved) = (Mutex::new(Stage::Idle), Condvar::new());
         let shared = Arc::new(Shared { directory, stage, moved, wake, failed });
-        let moving = shared.clone();
-        let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || moving.run(&wakes));
+        let (moving, own) = (shared.clone(), open(&shared.directory.database())?);
+        let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || moving.run(&own, &wakes));
         let thread = thread.map_err(|_| rusqlite::Error::InvalidQuery)?;
         let after = shared.clone();
         connection.wal_hook(Some(move |log: &mut Wal, pages| after.committed(log, pages)))?;
@@ -139,11 +139,10 @@ impl Shared {
         }
     }
 
-    fn run(&self, wakes: &Receiver<()>) {
-        let mut connection = None;
+    fn run(&self, connection: &Connection, wakes: &Receiver<()>) {
         while let Ok(()) = wakes.recv() {
             reach(Point::Checkpoint);
-            let moved = self.pass_all(&mut connection);
+            let moved = pass_all(connection);
             reach(Point::AfterCheckpoint);
             let failed = moved.map_err(|error| lock(&self.failed).replace(error)).is_err();
             *lock(&self.stage) = Stage::Moved;
@@ -153,29 +152,26 @@ impl Shared {
             }
         }
     }
-
-    /// Goes over the log until little of it is left.
-    fn pass_all(&self, connection: &mut Option<Connection>) -> rusqlite::Result<()> {
-        let connection = match connection {
-            Some(connection) => connection,
-            None => connection.insert(open(&self.directory.database())?),
-        };
-        for _ in 0..PASSES {
-            let left = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-                Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?)
-            })?;
-            if left <= LEFT_PAGES {
-                break;
-            }
-        }
-        Ok(())
-    }
 }
 
+/// Goes over the log until little of it is left.
+fn pass_all(connection: &Connection) -> rusqlite::Result<()> {
+    for _ in 0..PASSES {
+        let left = connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?))?;
+        if left <= LEFT_PAGES {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// With all the file handles that it will want: later there may be none.
 fn open(database: &Path) -> rusqlite::Result<Connection> {
     let connection = connect(database, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     keep_log_on_close(&connection)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)
 }
 
