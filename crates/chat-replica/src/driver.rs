@@ -15,7 +15,7 @@ use crate::transport::PeerSender;
 use chat_core::Applied;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Events taken from the network in one turn at most.
 const INPUTS: usize = 1024;
@@ -59,13 +59,16 @@ pub(crate) struct Driver {
     node: Node<SqliteDisk>,
     wiring: Wiring,
     desk: Desk<Answer>,
+    /// More is visible to readers.
+    shown: Arc<Notify>,
     ended: Option<Ended>,
 }
 
 impl Driver {
     pub fn new(node: Node<SqliteDisk>, wiring: Wiring) -> Driver {
         let desk = Desk::new(wiring.min_copies);
-        Driver { node, wiring, desk, ended: None }
+        let shown = node.disk().shown();
+        Driver { node, wiring, desk, shown, ended: None }
     }
 
     /// Runs until the end. On a thread of its own: the disk's syncs block it.
@@ -122,6 +125,7 @@ impl Driver {
                 self.wiring.line_bytes.fetch_sub(size(&proposal.command), Ordering::Relaxed);
                 proposals.push(proposal);
             }
+            () = self.shown.notified() => {}
             () = tokio::time::sleep_until(wake) => inputs.push(Input::Tick),
         }
     }

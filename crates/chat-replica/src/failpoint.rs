@@ -28,6 +28,8 @@
 //! | `after-commit` | when both are done, before anything that rests on it leaves |
 //! | `after-promises` | when that was handed to the transport |
 //! | `cutting-back` | when the mark was lowered, before the tail of the log is cut |
+//! | `taking-in` | when the database was given what waits for it, before that is committed |
+//! | `taken-in` | when it is committed, which is not synced |
 //! | `checkpoint` | before the write-ahead log is moved into the database |
 //! | `after-checkpoint` | when all but its last pages are there |
 //! | `view-committed` | when a new view is known to be committed |
@@ -73,6 +75,8 @@ points! {
     AfterCommit = "after-commit",
     AfterPromises = "after-promises",
     CuttingBack = "cutting-back",
+    TakingIn = "taking-in",
+    TakenIn = "taken-in",
     Checkpoint = "checkpoint",
     AfterCheckpoint = "after-checkpoint",
     ViewCommitted = "view-committed",

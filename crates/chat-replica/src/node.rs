@@ -49,11 +49,25 @@ pub trait Disk: LogRead {
     /// The disk's.
     fn commit(&mut self) -> Result<(), Self::Error>;
 
-    /// Makes all that was carried out visible to readers, in a transaction of its own that is not synced.
+    /// Makes all that was carried out visible to readers, in a transaction of its own that is not synced: at once, or after a while. Until then
+    /// [`Disk::is_showing`].
     ///
     /// # Errors
     /// The disk's.
     fn show(&mut self) -> Result<(), Self::Error>;
+
+    /// Whether something is on its way to be visible. While it is, there is nothing more to [`Disk::show`].
+    fn is_showing(&self) -> bool {
+        false
+    }
+
+    /// Takes note of what has become visible since.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn settle(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
 }
 
 /// What a turn gives to the world, as it happens.
@@ -95,7 +109,7 @@ const APPLY_BYTES: usize = 1 << 20;
 /// And so many where the log comes first: for one that is not in the view yet, and for a backup whose primary waits for it to hold what it was sent.
 const APPLY_BYTES_BESIDE_THE_LOG: usize = 64 << 10;
 /// What was carried out waits so long at most until it is visible, if nobody wants to see it: what comes meanwhile is written together.
-const HIDDEN_FOR: Duration = Duration::from_millis(100);
+const HIDDEN_FOR: Duration = Duration::from_millis(250);
 
 impl<D: Disk> Node<D> {
     /// A node of a replica and the disk that it was recovered from.
@@ -143,12 +157,13 @@ impl<D: Disk> Node<D> {
     }
 
     fn must_show(&self) -> bool {
-        self.awaited.is_some_and(|index| index <= self.disk.applied()) || self.disk.is_full()
+        let awaited = self.awaited.is_some_and(|index| index <= self.disk.applied());
+        (awaited || self.disk.is_full()) && !self.disk.is_showing()
     }
 
     /// When to turn again at the latest, if nothing happens before.
     pub fn wake_at(&self) -> Time {
-        let show_at = self.hidden_since.map(|since| since.after(HIDDEN_FOR));
+        let show_at = self.hidden_since.filter(|_| !self.disk.is_showing()).map(|since| since.after(HIDDEN_FOR));
         show_at.map_or(self.replica.wake_at(), |at| at.min(self.replica.wake_at()))
     }
 
@@ -163,6 +178,7 @@ impl<D: Disk> Node<D> {
         clock: &dyn Fn() -> Time,
         out: &mut dyn Outbox,
     ) -> Result<Turned, D::Error> {
+        self.settle()?;
         let effects = self.replica.step(now, inputs, &self.disk);
         reach(Point::BeforeSend);
         effects.send.into_iter().for_each(|envelope| out.send(envelope));
@@ -198,13 +214,21 @@ impl<D: Disk> Node<D> {
     /// Last in the turn: others wait for what it sends, and nobody but readers for this.
     fn show_if_due(&mut self, now: Time) -> Result<(), D::Error> {
         let long_hidden = self.hidden_since.is_some_and(|since| now.since(since) >= HIDDEN_FOR);
-        if long_hidden || self.must_show() {
+        if (long_hidden && !self.disk.is_showing()) || self.must_show() {
             self.disk.show()?;
-            // Whoever waits for a later one sees that something moved, and says so again.
-            self.awaited = self.awaited.filter(|index| *index > self.disk.visible());
+            // What is on its way is not hidden any more.
+            self.hidden_since = None;
+            self.settle()?;
         }
         let hidden = self.disk.visible() < self.disk.applied();
         self.hidden_since = self.hidden_since.or(Some(now)).filter(|_| hidden);
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<(), D::Error> {
+        self.disk.settle()?;
+        // Whoever waits for a later one sees that something moved, and says so again.
+        self.awaited = self.awaited.filter(|index| *index > self.disk.visible());
         Ok(())
     }
 

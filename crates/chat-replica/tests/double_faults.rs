@@ -46,6 +46,13 @@ fn run(path: &Path, entries: &[Entry]) -> Member {
     me
 }
 
+/// The same, and the database takes all of it in.
+fn run_and_take_in(path: &Path, entries: &[Entry]) -> Member {
+    let me = run(path, entries);
+    // A start does.
+    open(path).1.same_disk(&me).then_some(me).expect("the same disk")
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir(to).expect("made");
     for file in std::fs::read_dir(from).expect("readable") {

@@ -179,6 +179,11 @@ impl DataDirectory {
         self.path.join("replica.mark")
     }
 
+    /// What was made durable and the database has not taken in yet, perhaps.
+    pub(crate) fn redo(&self) -> PathBuf {
+        self.path.join("replica.redo")
+    }
+
     /// Says whose it is, atomically.
     pub(crate) fn identify(&self, identity: &Identity) -> io::Result<()> {
         let file = self.path.join("identity");

@@ -1,14 +1,18 @@
-//! The writer: one batch, one transaction, one sync.
+//! The writer: one batch, one sync.
+//!
+//! What a turn makes durable is synced in the redo log. The database takes that in later, together with the state (`intake`).
 
 use super::directory::{DataDirectory, Identity};
-use super::log_table;
+use super::intake::{self, Batch, Intake};
 use super::mark::{Mark, MarkFile, Run};
 use super::migrations::{self, MigrationError};
 use super::recovery::{self, Standing};
+use super::redo::{self, Redo};
 use super::state::{STATEMENTS, SqliteState};
+use super::tail::{Layers, Tail};
 use super::wal::{self, Checkpointer};
 use super::write_back::WriteBack;
-use super::{chain, damage, protect, salvage, words};
+use super::{damage, protect, readers, salvage, words};
 use crate::failpoint::{Point, reach};
 use crate::node::Disk;
 use crate::protocol::*;
@@ -19,6 +23,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
+use tokio::sync::Notify;
 
 /// The disk failed, or holds what it should not. The process must end; nothing is retried (rule 15).
 #[derive(Debug, Error)]
@@ -81,10 +86,22 @@ const CACHE_KIB: i32 = 32 * 1024;
 /// The SQLite file of one replica, as its only writer.
 #[derive(Debug)]
 pub struct SqliteDisk {
-    connection: Connection,
+    /// First, so that its thread has ended before anything else goes.
+    intake: Intake,
+    /// `None` while the intake has it.
+    writer: Option<Connection>,
+    /// For looking at the database meanwhile.
+    reader: Connection,
+    /// What is being written.
+    leaving: Option<Leaving>,
     directory: Arc<DataDirectory>,
     mark_file: MarkFile,
-    /// The log's end as it will be after the open transaction; what the mark says after the next sync.
+    redo: Redo,
+    /// What was made durable and is not in the database yet.
+    tail: Tail,
+    /// The last turn that the database holds durably.
+    durable: u64,
+    /// The log's end as it will be after the turn; what the mark says after its sync.
     end: Mark,
     identity: Identity,
     identity_changed: bool,
@@ -95,16 +112,20 @@ pub struct SqliteDisk {
     /// The last log entry that the database has carried out.
     visible: u64,
     committed: u64,
+    /// The turn changes the database: all that waits goes with it.
     in_transaction: bool,
-    /// Whether the turn's transaction is to be synced.
-    sync: bool,
-    /// What SQLite was told last; it need not be told each time.
-    syncs: bool,
-    /// The transaction changes the state: all that waits goes with it.
-    through: bool,
     /// A read that failed: the turn ends with it.
     failed: RefCell<Option<rusqlite::Error>>,
     checkpointer: Checkpointer,
+}
+
+/// A batch that the intake has.
+#[derive(Debug)]
+struct Leaving {
+    tail: Arc<Tail>,
+    applied: u64,
+    /// The last turn in it, if the database is synced then.
+    durable: Option<u64>,
 }
 
 impl SqliteDisk {
@@ -153,6 +174,10 @@ impl SqliteDisk {
         let (member, recovered, standing) =
             started.map_err(|error| checkpointer.reason().map_or(error, DiskError::Database))?;
         wal::preallocate(&directory.beside("-wal"));
+        // From here on a turn is synced in the redo log.
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        let run = redo::Run { disk: member.disk, incarnation: member.incarnation };
+        let redo = Redo::begin(&directory, run).map_err(DiskError::File)?;
         let Recovered { promised, impaired_until, .. } = recovered;
         let (disk, incarnation, committed) = (member.disk, member.incarnation, recovered.log.committed);
         let run = Some(Run { disk, incarnation, committed, impaired_until });
@@ -162,9 +187,15 @@ impl SqliteDisk {
         recovery::remember_mark(&connection)?;
         let identity = Identity { replica: id, disk, cluster: recovered.cluster };
         let disk = SqliteDisk {
-            connection,
+            intake: Intake::start().map_err(DiskError::File)?,
+            writer: Some(connection),
+            reader: readers::open(&directory.database())?,
+            leaving: None,
             directory,
             mark_file,
+            redo,
+            tail: Tail::after(end.index),
+            durable: 0,
             end,
             identity,
             identity_changed: false,
@@ -173,9 +204,6 @@ impl SqliteDisk {
             standing,
             committed,
             in_transaction: false,
-            sync: true,
-            syncs: true,
-            through: false,
             failed: RefCell::new(None),
             checkpointer,
         };
@@ -194,8 +222,12 @@ impl SqliteDisk {
     /// If the disk fails.
     pub fn become_another(&mut self) -> Result<(), DiskError> {
         let disk = DiskId(recovery::random());
-        self.connection.execute_batch("PRAGMA synchronous = FULL")?;
-        let transaction = self.connection.transaction()?;
+        // Another disk has no use for this one's redo log.
+        self.land()?;
+        self.take_in(false)?;
+        let Some(connection) = &mut self.writer else { return Ok(()) };
+        connection.execute_batch("PRAGMA synchronous = FULL")?;
+        let transaction = connection.transaction()?;
         transaction.execute("UPDATE replica SET disk = ?", [disk.0])?;
         transaction.execute("DELETE FROM deaths", [])?;
         transaction.commit()?;
@@ -207,34 +239,32 @@ impl SqliteDisk {
 
     /// The state, for looking at it between turns.
     pub fn state(&self) -> SqliteState<'_> {
-        SqliteState::new(&self.connection)
+        SqliteState::new(self.connection())
+    }
+
+    /// Told whenever something became visible that did not at once: for the next turn to take note of.
+    pub fn shown(&self) -> Arc<Notify> {
+        self.intake.taken.clone()
+    }
+
+    /// The writer, or the reader while that is away.
+    fn connection(&self) -> &Connection {
+        self.writer.as_ref().unwrap_or(&self.reader)
+    }
+
+    fn log(&self) -> Layers<'_> {
+        let leaving = self.leaving.as_ref().map(|leaving| &*leaving.tail);
+        Layers { connection: self.connection(), leaving, tail: &self.tail }
     }
 
     /// Opens the turn's transaction, now that there is something to write.
-    fn open_transaction(&mut self) -> rusqlite::Result<()> {
-        if self.in_transaction {
-            return Ok(());
+    fn open_transaction(&mut self) -> Result<(), DiskError> {
+        if !self.in_transaction {
+            self.land()?;
+            intake::run(self.connection(), "BEGIN IMMEDIATE")?;
+            self.in_transaction = true;
         }
-        if self.syncs != self.sync {
-            // Only what is to be durable waits for a sync; applied state can be made again from the log.
-            let level = if self.sync { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
-            self.connection.execute_batch(level)?;
-            self.syncs = self.sync;
-        }
-        self.run("BEGIN IMMEDIATE")?;
-        self.in_transaction = true;
         Ok(())
-    }
-
-    fn close_transaction(&mut self) -> Result<(), DiskError> {
-        let committed = self.run("COMMIT");
-        committed.map_err(|error| self.checkpointer.reason().unwrap_or(error))?;
-        self.in_transaction = false;
-        Ok(())
-    }
-
-    fn run(&self, sql: &str) -> rusqlite::Result<()> {
-        self.connection.prepare_cached(sql)?.execute([]).map(drop)
     }
 
     /// The mark says what the last commit made of the log's end, and what is known committed.
@@ -243,13 +273,62 @@ impl SqliteDisk {
         self.mark_file.write(self.end).map_err(DiskError::File)
     }
 
-    /// Writes all that was carried out, and how far that goes, within the open transaction.
-    fn write_state(&mut self) -> Result<(), DiskError> {
-        self.cache.write(&mut SqliteState::new(&self.connection))?;
-        let views = self.standing.views.as_mut().map(|views| views.up_to(self.committed));
-        log_table::set_progress(&self.connection, self.committed, self.standing.applied, views)?;
-        self.through = false;
-        self.visible = self.standing.applied;
+    /// All that was made durable and carried out and that the database does not have yet.
+    fn batch(&mut self, durably: bool) -> Batch {
+        Batch {
+            tail: Arc::new(self.tail.take()),
+            changes: self.cache.hand_over(),
+            committed: self.committed,
+            applied: self.standing.applied,
+            views: self.standing.views.as_mut().map(|views| views.up_to(self.committed)),
+            number: self.redo.number(),
+            durably,
+        }
+    }
+
+    /// The database takes in everything, here and now.
+    fn take_in(&mut self, durably: bool) -> Result<(), DiskError> {
+        self.open_transaction()?;
+        let batch = self.batch(durably);
+        let written = batch.write(self.connection());
+        self.in_transaction = false;
+        self.taken_in(batch.applied, durably.then_some(batch.number), written)
+    }
+
+    /// The intake has the database take in everything.
+    fn hand_over(&mut self) -> Result<(), DiskError> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        let batch = self.batch(self.redo.is_full(self.durable));
+        let durable = batch.durably.then_some(batch.number);
+        self.leaving = Some(Leaving { tail: batch.tail.clone(), applied: batch.applied, durable });
+        self.intake.begin(writer, batch).map_err(DiskError::File)
+    }
+
+    /// Waits until the intake is done.
+    fn land(&mut self) -> Result<(), DiskError> {
+        self.take_note(true)
+    }
+
+    fn take_note(&mut self, wait: bool) -> Result<(), DiskError> {
+        if self.leaving.is_none() {
+            return Ok(());
+        }
+        let Some((writer, written)) = self.intake.done(wait).map_err(DiskError::File)? else { return Ok(()) };
+        self.writer = Some(writer);
+        let Some(leaving) = self.leaving.take() else { return Ok(()) };
+        self.taken_in(leaving.applied, leaving.durable, written)
+    }
+
+    fn taken_in(
+        &mut self,
+        applied: u64,
+        durable: Option<u64>,
+        written: rusqlite::Result<()>,
+    ) -> Result<(), DiskError> {
+        written.map_err(|error| self.checkpointer.reason().unwrap_or(error))?;
+        self.cache.landed();
+        self.visible = applied;
+        self.durable = durable.unwrap_or(self.durable);
         Ok(())
     }
 
@@ -260,7 +339,7 @@ impl SqliteDisk {
             Persist::Promise(promised) => self.end.promised = *promised,
             Persist::CutBack(from) => {
                 let index = from - 1;
-                self.end = Mark { index, hash: log_table::hash_at(&self.connection, index)?, ..self.end };
+                self.end = Mark { index, hash: self.log().hash_at(index)?, ..self.end };
                 self.mark_file.lower(self.end).map_err(DiskError::File)?;
                 reach(Point::CuttingBack);
             }
@@ -290,7 +369,7 @@ pub(crate) fn keep_log_on_close(connection: &Connection) -> rusqlite::Result<()>
 
 impl LogRead for SqliteDisk {
     fn read(&self, from: u64, max_bytes: usize) -> Vec<Entry> {
-        chain::read(&self.connection, from, max_bytes).unwrap_or_else(|error| {
+        self.log().read(from, max_bytes).unwrap_or_else(|error| {
             self.failed.replace(Some(error));
             Vec::new()
         })
@@ -309,11 +388,18 @@ impl Disk for SqliteDisk {
     }
 
     fn is_full(&self) -> bool {
-        self.cache.is_full()
+        self.cache.is_full() || self.redo.is_full(self.durable)
     }
 
-    fn begin(&mut self, sync: bool) -> Result<(), DiskError> {
-        self.sync = sync;
+    fn is_showing(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    fn settle(&mut self) -> Result<(), DiskError> {
+        self.take_note(false)
+    }
+
+    fn begin(&mut self, _sync: bool) -> Result<(), DiskError> {
         Ok(())
     }
 
@@ -324,11 +410,12 @@ impl Disk for SqliteDisk {
             let commands = chat_core::codec::decode(batch).map_err(unreadable)?;
             if !commands.iter().all(WriteBack::takes) {
                 self.open_transaction()?;
-                self.through = true;
             }
             let replica = entry.epoch.replica.0;
             let provenance = Provenance { index: entry.index, round: entry.epoch.round, replica };
-            let mut state = self.cache.over(SqliteState::new(&self.connection));
+            // Not by a method: the cache is borrowed apart from it.
+            let connection = self.writer.as_ref().unwrap_or(&self.reader);
+            let mut state = self.cache.over(SqliteState::new(connection));
             results.reserve(commands.len());
             for command in &commands {
                 results.push(chat_core::apply(&mut state, provenance, command)?);
@@ -339,12 +426,12 @@ impl Disk for SqliteDisk {
     }
 
     fn persist(&mut self, what: &Persist) -> Result<(), DiskError> {
-        self.open_transaction()?;
         self.note_end(what)?;
         if let Some(views) = &mut self.standing.views {
             views.note(what);
         }
-        log_table::persist(&self.connection, what)?;
+        self.redo.add(what);
+        self.tail.note(what.clone());
         Ok(())
     }
 
@@ -356,13 +443,13 @@ impl Disk for SqliteDisk {
         if let Some(error) = self.failed.take() {
             return Err(DiskError::Database(error));
         }
-        if !self.in_transaction {
-            return Ok(());
+        let is_durable = !self.redo.is_waiting() || self.redo.sync(self.durable).map_err(DiskError::File)?;
+        if self.in_transaction || !is_durable {
+            self.take_in(!is_durable)?;
+        } else if self.cache.is_overfull() {
+            // Whoever carries out faster than the database takes in waits for it.
+            self.land()?;
         }
-        if self.through {
-            self.write_state()?;
-        }
-        self.close_transaction()?;
         reach(Point::BeforeMark);
         self.write_mark()?;
         if std::mem::take(&mut self.identity_changed) {
@@ -372,14 +459,15 @@ impl Disk for SqliteDisk {
     }
 
     fn show(&mut self) -> Result<(), DiskError> {
-        if self.visible < self.standing.applied {
-            self.sync = false;
-            self.open_transaction()?;
-            self.write_state()?;
-            self.close_transaction()?;
-            self.write_mark()?;
+        if self.leaving.is_some() || (self.visible == self.standing.applied && self.tail.is_empty()) {
+            return Ok(());
         }
-        Ok(())
+        if self.cache.is_little() && !self.redo.is_full(self.durable) {
+            self.take_in(false)?;
+        } else {
+            self.hand_over()?;
+        }
+        self.write_mark()
     }
 }
 
@@ -423,6 +511,7 @@ mod tests {
             disk.persist(&Persist::Append(entry)).expect("persisted");
         }
         disk.commit().expect("committed");
+        disk.show().expect("taken in");
         let before = MarkFile::read(&directory.mark()).expect("readable");
         // Whoever else writes makes the page cache forget.
         let other = connect(&directory.database(), OpenFlags::default()).expect("opened");
@@ -462,13 +551,15 @@ mod tests {
             disk.begin(true).expect("begun");
             what.iter().for_each(|what| disk.persist(what).expect("persisted"));
             disk.commit().expect("committed");
+            disk.show().expect("taken in");
         };
         write(&mut disk, &[Persist::Append(one)]);
         let before = std::fs::read(&wal).expect("there");
         write(&mut disk, &[Persist::Promise(later), Persist::Append(two)]);
         drop(disk);
-        // As after a flipped bit in the first frame of the second transaction: SQLite takes no notice.
+        // As after a flipped bit in the first frame of the second transaction: SQLite takes no notice. And the redo log has gone on since.
         std::fs::write(&wal, before).expect("written");
+        std::fs::remove_file(directory.redo()).expect("removed");
         let (_, _, found) = SqliteDisk::open(directory, ReplicaId(1)).expect("readable");
         assert_eq!(
             (found.log.last, found.impaired_until),

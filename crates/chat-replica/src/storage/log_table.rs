@@ -67,6 +67,12 @@ CREATE INDEX log_views ON log (idx, round, replica, kind) WHERE kind <> 0;
 ALTER TABLE replica ADD COLUMN views INTEGER;
 ";
 
+/// Version 5: the database takes in later what the redo log has.
+pub(crate) const REDO_SCHEMA: &str = "
+-- The last turn of the process run `starts` that is in here (`redo`).
+ALTER TABLE replica ADD COLUMN redo INTEGER NOT NULL DEFAULT 0;
+";
+
 /// The one row of `replica`.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
@@ -180,18 +186,49 @@ pub(crate) fn views_up_to(connection: &Connection, index: u64) -> Result<Vec<(u6
     rows.collect()
 }
 
+/// The last turn of the process run that the facts name which is in here. Databases that were not brought up to date do not say.
+pub(crate) fn redo(connection: &Connection) -> Result<u64> {
+    connection.query_row("SELECT redo FROM replica", [], |row| unsigned(row, 0))
+}
+
+/// The turns up to this one are in here.
+pub(crate) fn set_redo(connection: &Connection, number: u64) -> Result<()> {
+    connection.prepare_cached("UPDATE replica SET redo = ?")?.execute([number as i64]).map(drop)
+}
+
+/// The index of the last entry; 0 without one.
+pub(crate) fn last(connection: &Connection) -> Result<u64> {
+    let sql = "SELECT coalesce(max(idx), 0) FROM log";
+    connection.query_row(sql, [], |row| unsigned(row, 0))
+}
+
+pub(crate) fn append(connection: &Connection, entry: &Entry) -> Result<()> {
+    let sql = "INSERT INTO log (idx, round, replica, kind, body, hash) VALUES (?, ?, ?, ?, ?, ?)";
+    let (kind, body) = entry.body.encode();
+    let (index, round, replica) = (entry.index as i64, entry.epoch.round as i64, entry.epoch.replica.0);
+    connection.prepare_cached(sql)?.execute(params![index, round, replica, kind, &body[..], entry.hash.0])?;
+    Ok(())
+}
+
+/// Removes the entries from this index on.
+pub(crate) fn cut_back(connection: &Connection, from: u64) -> Result<()> {
+    connection.prepare_cached("DELETE FROM log WHERE idx >= ?")?.execute([from as i64]).map(drop)
+}
+
+/// Keeps an entry that does not belong to the log as it is, for people.
+pub(crate) fn set_aside(connection: &Connection, found_by: Incarnation, entry: &Entry) -> Result<()> {
+    let sql = "INSERT INTO log_set_aside VALUES (?, ?, ?, ?, ?, ?, ?)";
+    let (kind, body) = entry.body.encode();
+    let (by, index, round) = (found_by.count as i64, entry.index as i64, entry.epoch.round as i64);
+    connection.execute(sql, params![by, index, round, entry.epoch.replica.0, kind, &body[..], entry.hash.0])?;
+    Ok(())
+}
+
 /// Carries out what the protocol wants durable, within the open transaction.
 pub(crate) fn persist(connection: &Connection, what: &Persist) -> Result<()> {
     match what {
-        Persist::Append(entry) => {
-            let sql = "INSERT INTO log (idx, round, replica, kind, body, hash) VALUES (?, ?, ?, ?, ?, ?)";
-            let (kind, body) = entry.body.encode();
-            let (index, round, replica) = (entry.index as i64, entry.epoch.round as i64, entry.epoch.replica.0);
-            connection.prepare_cached(sql)?.execute(params![index, round, replica, kind, &body[..], entry.hash.0])?;
-        }
-        Persist::CutBack(from) => {
-            connection.prepare_cached("DELETE FROM log WHERE idx >= ?")?.execute([*from as i64])?;
-        }
+        Persist::Append(entry) => append(connection, entry)?,
+        Persist::CutBack(from) => cut_back(connection, *from)?,
         Persist::Promise(epoch) => {
             let sql = "UPDATE replica SET promised_round = ?, promised_replica = ?";
             connection.prepare_cached(sql)?.execute(params![epoch.round as i64, epoch.replica.0])?;
@@ -216,11 +253,17 @@ pub(crate) fn persist(connection: &Connection, what: &Persist) -> Result<()> {
     Ok(())
 }
 
-/// Where the state stands, what is committed, and how many views there are up to there, if that is known.
-pub(crate) fn set_progress(connection: &Connection, committed: u64, applied: u64, views: Option<u64>) -> Result<()> {
-    let sql = "UPDATE replica SET committed = ?, applied = ?, views = ?";
+/// Where the state stands, what is committed, how many views there are up to there, if that is known, and the last turn that is in here.
+pub(crate) fn set_progress(
+    connection: &Connection,
+    committed: u64,
+    applied: u64,
+    views: Option<u64>,
+    redo: u64,
+) -> Result<()> {
+    let sql = "UPDATE replica SET committed = ?, applied = ?, views = ?, redo = ?";
     let views = views.map(|count| count as i64);
-    connection.prepare_cached(sql)?.execute(params![committed as i64, applied as i64, views])?;
+    connection.prepare_cached(sql)?.execute(params![committed as i64, applied as i64, views, redo as i64])?;
     Ok(())
 }
 

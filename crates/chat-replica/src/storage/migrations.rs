@@ -3,11 +3,11 @@
 use rusqlite::{Connection, TransactionBehavior};
 use thiserror::Error;
 
-use super::log_table::{LOG_SCHEMA, VIEWS_SCHEMA};
+use super::log_table::{LOG_SCHEMA, REDO_SCHEMA, VIEWS_SCHEMA};
 use super::state::{ACCOUNTS_LISTED, STATE_SCHEMA};
 
 /// Step n brings a file from version n-1 to version n. Released steps are never changed: new ones are appended.
-const STEPS: &[&str] = &[STATE_SCHEMA, LOG_SCHEMA, VIEWS_SCHEMA, ACCOUNTS_LISTED];
+const STEPS: &[&str] = &[STATE_SCHEMA, LOG_SCHEMA, VIEWS_SCHEMA, ACCOUNTS_LISTED, REDO_SCHEMA];
 
 /// A file could not be brought up to date. It is as it was.
 #[derive(Debug, Error)]

@@ -1,9 +1,12 @@
-//! One SQLite file per replica: the log, the state, and what the protocol wants durable.
+//! One SQLite file per replica: the log, the state, and what the protocol wants durable. A redo log beside it has what comes next.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | `directory` | the data directory: whose it is, who uses it, where the files are |
-//! | `disk` | the writer: one batch, one transaction, one sync |
+//! | `disk` | the writer: one batch, one sync |
+//! | `redo` | the file that a turn is synced in |
+//! | `intake` | how the database takes that in |
+//! | `tail` | what is in there and not in the database yet |
 //! | `log_table` | rows of the log and of the protocol's durable facts |
 //! | `chain` | the log's chain of hashes, followed at a start and wherever entries are read |
 //! | `recovery` | what is found when a process starts, and whether it is whole |
@@ -28,6 +31,7 @@ mod copy;
 pub(crate) mod damage;
 pub mod directory;
 pub mod disk;
+mod intake;
 pub(crate) mod log_table;
 pub(crate) mod mark;
 mod messages;
@@ -35,9 +39,11 @@ pub mod migrations;
 mod protect;
 pub mod readers;
 pub(crate) mod recovery;
+mod redo;
 pub(crate) mod salvage;
 pub(crate) mod scrub;
 pub mod state;
+mod tail;
 pub(crate) mod wal;
 mod words;
 mod write_back;

@@ -98,7 +98,8 @@ pub fn look<T>(database: &Path, look: impl FnOnce(&SqliteState<'_>) -> rusqlite:
     look(&SqliteState::new(&connection))
 }
 
-fn open(database: &Path) -> rusqlite::Result<Connection> {
+/// A connection that only reads.
+pub(super) fn open(database: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = disk::connect(database, flags)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);

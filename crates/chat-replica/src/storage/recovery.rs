@@ -5,7 +5,7 @@ use super::directory::{DataDirectory, Identity};
 use super::disk::DiskError;
 use super::log_table::{self, Facts};
 use super::mark::Mark;
-use super::{aside, protect};
+use super::{aside, protect, redo, tail};
 use crate::failpoint::{Point, reach};
 use crate::protocol::*;
 use rusqlite::{Connection, ErrorCode, params};
@@ -30,6 +30,7 @@ pub(super) fn start(
     mark: Option<Mark>,
 ) -> Result<(Member, Recovered, Standing), DiskError> {
     let mut facts = facts_or_new(connection, directory, id)?;
+    let is_cut = replay(connection, directory, &mut facts, mark)?;
     // A new disk acknowledged nothing: a mark that is there is that of a database that somebody took away.
     let mark = mark.filter(|_| facts.incarnation.count > 0);
     let is_another = is_unproven(connection, directory, facts.disk, mark)?;
@@ -47,12 +48,12 @@ pub(super) fn start(
         facts.impaired_until = facts.impaired_until.max(run.impaired_until);
     }
     reach(Point::StartVerify);
-    let found = follow(connection, &facts, mark, behind.is_some())?;
+    let found = follow(connection, &facts, mark, behind.is_some() || is_cut)?;
     reach(Point::StartVerified);
     // Where the end of the log was lost, the promise was lost with it (rule 2).
     facts.promised = facts.promised.max(mark.map(|mark| mark.promised).unwrap_or_default());
     let whole = facts.impaired_until.is_none();
-    let impaired_until = impairment(&facts, &found, mark, behind.is_some());
+    let impaired_until = impairment(&facts, &found, mark, behind.is_some() || is_cut);
     let incarnation = Incarnation { count: facts.incarnation.count + 1, nonce: u64::from_le_bytes(random()) >> 1 };
     let transaction = connection.transaction().map_err(DiskError::Database)?;
     if is_another {
@@ -76,6 +77,33 @@ pub(super) fn start(
     let recovered =
         Recovered { cluster: facts.cluster, promised: facts.promised, log: found.log, deaths, known, impaired_until };
     Ok((member, recovered, standing))
+}
+
+/// The database takes in what the redo log has of the last process run. Whether more was durable than could be read of it.
+fn replay(
+    connection: &mut Connection,
+    directory: &DataDirectory,
+    facts: &mut Facts,
+    mark: Option<Mark>,
+) -> Result<bool, DiskError> {
+    let transaction = connection.transaction()?;
+    let runs = runs(facts, Some(log_table::redo(&transaction)?), mark);
+    let replayed = tail::replay(directory, &transaction, &runs, facts)?;
+    if replayed.number > log_table::redo(&transaction)? {
+        log_table::set_redo(&transaction, replayed.number)?;
+    }
+    transaction.commit()?;
+    Ok(replayed.is_cut)
+}
+
+/// The process runs of which the redo log may have what the database has not: the one that the facts name, with the last turn that the database has,
+/// if that is known; and the one that only the mark knows of, because the database lost that start with the end of its write-ahead log.
+pub(super) fn runs(facts: &Facts, redo: Option<u64>, mark: Option<Mark>) -> Vec<(redo::Run, Option<u64>)> {
+    let mut runs = vec![(redo::Run { disk: facts.disk, incarnation: facts.incarnation }, redo)];
+    let later = mark.and_then(|mark| mark.run).filter(|run| run.disk == facts.disk);
+    let later = later.filter(|run| run.incarnation.count > facts.incarnation.count);
+    runs.extend(later.map(|run| (redo::Run { disk: run.disk, incarnation: run.incarnation }, Some(0))));
+    runs
 }
 
 /// Moves the write-ahead log into the database. A power cut within a checkpoint has left torn pages there, which SQLite reads from the log; whoever
@@ -155,7 +183,7 @@ fn follow(connection: &Connection, facts: &Facts, mark: Option<Mark>, is_behind:
 }
 
 /// Rule 15: a log that is shorter than what was acknowledged, or whose chain breaks, is corrupt, not short. `is_behind`: the mark knows of a
-/// later process run than the database.
+/// later process run than the database, or the redo log went on beyond what can be read of it.
 fn impairment(facts: &Facts, found: &Followed, mark: Option<Mark>, is_behind: bool) -> Option<u64> {
     let broken = found.broken.map(|(_, last)| last);
     let lost = mark.filter(|mark| found.at_mark != Some(mark.hash) || (is_behind && !mark.is_last));
@@ -184,7 +212,7 @@ fn begin_run(
         connection.execute("DELETE FROM log WHERE idx >= ?", [from as i64])?;
     }
     log_table::persist(connection, &Persist::Promise(facts.promised))?;
-    let sql = "UPDATE replica SET starts = ?, nonce = ?, impaired_until = ?, views = ?";
+    let sql = "UPDATE replica SET starts = ?, nonce = ?, impaired_until = ?, views = ?, redo = 0";
     let [until, views] = [impaired_until, found.views].map(|number| number.map(|number| number as i64));
     connection.execute(sql, params![incarnation.count as i64, incarnation.nonce as i64, until, views])?;
     Ok(())

@@ -29,6 +29,7 @@ use super::disk::{self, DiskError};
 use super::log_table::{self, Facts};
 use super::mark::Mark;
 use super::migrations;
+use super::tail::{self, Replay};
 use super::protect::APPLICATION_ID;
 use super::recovery::{self, UNKNOWN_END};
 use crate::protocol::*;
@@ -99,7 +100,9 @@ fn take_over(
     mut facts: Facts,
     mark: Option<Mark>,
 ) -> Result<Outcome, DiskError> {
-    let log = copy_log(old, new, mark)?;
+    let mut log = copy_log(old, new)?;
+    let replayed = replay(directory, old, new, &mut facts, mark)?;
+    log.goes_on(new, &replayed, mark)?;
     complete(&mut facts, old, directory, &log, mark);
     // Another disk has acknowledged nothing, and has no word of this one's process runs.
     let is_another = old.facts().is_some_and(|old| old.disk != facts.disk);
@@ -107,6 +110,7 @@ fn take_over(
         facts.impaired_until = None;
     }
     log_table::restore(new, &facts)?;
+    log_table::set_redo(new, replayed.number)?;
     let is_impaired = facts.impaired_until.is_some();
     let mut all = false;
     if let Ok(checked) = &old.checked {
@@ -123,6 +127,20 @@ fn take_over(
         (true, true) => Outcome::Lacking,
         (true, false) => Outcome::Recovered,
     })
+}
+
+/// Brings what the redo log has into the new database, behind the log that was copied there.
+fn replay(
+    directory: &DataDirectory,
+    old: &Old,
+    new: &Connection,
+    facts: &mut Facts,
+    mark: Option<Mark>,
+) -> Result<Replay, DiskError> {
+    // Another disk takes it over from the one that it was.
+    let whose = old.facts().unwrap_or_else(|| facts.clone());
+    let number = old.checked.as_ref().ok().and_then(|checked| log_table::redo(checked).ok());
+    tail::replay(directory, new, &recovery::runs(&whose, number, mark), facts)
 }
 
 /// Puts the new database in the place of the damaged one, if there is one that waits for that.
@@ -178,23 +196,37 @@ struct Copied {
     at_mark: Option<ChainHash>,
     /// Every entry that the table has was read, and follows from the one before it.
     complete: bool,
+    /// The redo log goes on behind the table, which was cut back.
+    cut_back: bool,
+    /// More was durable than could be read of the redo log.
+    is_cut: bool,
+}
+
+impl Copied {
+    /// The redo log's entries are behind the table's.
+    fn goes_on(&mut self, new: &Connection, replayed: &Replay, mark: Option<Mark>) -> Result<(), DiskError> {
+        (self.cut_back, self.is_cut) = (replayed.cut_back, replayed.is_cut);
+        self.last = log_table::last(new)?;
+        self.hash = log_table::hash_at(new, self.last)?;
+        if let Some(mark) = mark {
+            self.at_mark = log_table::place_at(new, mark.index)?.map(|(_, hash)| hash);
+        }
+        Ok(())
+    }
 }
 
 /// Copies the log as far as its chain verifies, also from pages that do not.
-fn copy_log(old: &Old, new: &Connection, mark: Option<Mark>) -> Result<Copied, DiskError> {
+fn copy_log(old: &Old, new: &Connection) -> Result<Copied, DiskError> {
     let mut copied = Copied::default();
-    if mark.is_some_and(|mark| mark.index == 0) {
-        copied.at_mark = Some(ChainHash::default());
-    }
     for old in [old.checked.as_ref().ok(), unchecked(&old.source).ok().as_ref()].into_iter().flatten() {
         if !copied.complete {
-            copy_entries(old, new, mark, &mut copied)?;
+            copy_entries(old, new, &mut copied)?;
         }
     }
     Ok(copied)
 }
 
-fn copy_entries(old: &Connection, new: &Connection, mark: Option<Mark>, copied: &mut Copied) -> Result<(), DiskError> {
+fn copy_entries(old: &Connection, new: &Connection, copied: &mut Copied) -> Result<(), DiskError> {
     let Ok(mut statement) = old.prepare(log_table::SELECT_FROM) else { return Ok(()) };
     let Ok(mut rows) = statement.query([copied.last as i64 + 1]) else { return Ok(()) };
     loop {
@@ -213,18 +245,15 @@ fn copy_entries(old: &Connection, new: &Connection, mark: Option<Mark>, copied: 
         if let Body::Founding { cluster, .. } = &entry.body {
             copied.cluster = Some(*cluster);
         }
-        if mark.is_some_and(|mark| mark.index == entry.index) {
-            copied.at_mark = Some(entry.hash);
-        }
         (copied.last, copied.hash) = (entry.index, entry.hash);
-        log_table::persist(new, &Persist::Append(entry))?;
+        log_table::append(new, &entry)?;
     }
 }
 
 /// How far the log went, as far as anything says so that can be believed.
-fn held(checked: &rusqlite::Result<Connection>, facts: &Facts, mark: Option<Mark>) -> Option<u64> {
-    let last = |old: &Connection| old.query_row("SELECT max(idx) FROM log", [], |row| row.get::<_, Option<i64>>(0));
-    let last = checked.as_ref().ok().and_then(|old| last(old).ok()).map(|last| last.unwrap_or(0) as u64);
+fn held(checked: &rusqlite::Result<Connection>, log: &Copied, facts: &Facts, mark: Option<Mark>) -> Option<u64> {
+    let last = checked.as_ref().ok().and_then(|old| log_table::last(old).ok());
+    let last = if log.cut_back { Some(log.last) } else { last };
     let witness = last.max(mark.map(|mark| mark.index))?;
     Some(witness.max(facts.committed).max(facts.applied))
 }
@@ -240,11 +269,11 @@ fn complete(facts: &mut Facts, old: &Old, directory: &DataDirectory, log: &Copie
         facts.promised = facts.promised.max(mark.promised);
         facts.committed = facts.committed.max(mark.run.map_or(0, |run| run.committed));
     }
-    let held = held(&old.checked, facts, mark);
+    let held = held(&old.checked, log, facts, mark);
     let differs = mark.is_some_and(|mark| log.at_mark != Some(mark.hash));
     // After a power failure the mark can be behind. Then the database must say what the log held, and its process run.
     let is_last = mark.is_some_and(|mark| mark.is_last);
-    let is_unsure = !is_last && (old.is_cut || !from_page);
+    let is_unsure = !is_last && (old.is_cut || log.is_cut || !from_page);
     let is_short = held.is_none_or(|held| log.last < held) || log.last < facts.committed;
     if !log.complete || differs || is_unsure || is_short {
         // Without a witness of its end, only what is committed in a later epoch says that it holds everything again.

@@ -5,7 +5,7 @@
 //! other commands, which are rare, change the database at once.
 //!
 //! Rows that commands look up again and again are kept within a bound; those that wait to be written are bounded by whoever applies
-//! ([`WriteBack::is_full`]).
+//! ([`WriteBack::is_full`]). While some are being written by another thread ([`WriteBack::hand_over`]), they are looked up here, too.
 
 use super::state::SqliteState;
 use chat_core::{
@@ -22,15 +22,19 @@ use std::sync::Arc;
 /// Rows of each kind that are kept for looking up.
 const ROWS: NonZeroUsize = NonZeroUsize::new(16 * 1024).expect("not zero");
 /// Messages that wait to be written at most, about.
-const MESSAGES: usize = 2048;
+const MESSAGES: usize = 8192;
+/// So few are written at once where that is wanted.
+const LITTLE: usize = 64;
 /// Bytes of their texts, about.
-const BYTES: usize = 4 << 20;
+const BYTES: usize = 8 << 20;
 
 /// What is kept between turns.
 #[derive(Debug)]
 pub(crate) struct WriteBack {
     known: RefCell<Known>,
     waiting: Waiting,
+    /// Being written.
+    leaving: Option<Arc<Waiting>>,
 }
 
 /// As the database has it, or will have it when what waits is written.
@@ -47,12 +51,27 @@ struct Known {
 
 /// Not in the database yet.
 #[derive(Debug, Default)]
-struct Waiting {
-    counters: bool,
+pub(crate) struct Waiting {
+    counters: Option<Counters>,
     marks: BTreeMap<AccountId, Marks>,
     messages: Vec<Arc<Message>>,
     requests: BTreeMap<(RequestKey, Scope), RequestRecord>,
     bytes: usize,
+}
+
+impl Waiting {
+    /// Writes it all, within the open transaction.
+    ///
+    /// # Errors
+    /// SQLite's own; the process must end.
+    pub fn write(&self, state: &mut SqliteState<'_>) -> Result<()> {
+        if let Some(numbers) = self.counters {
+            state.set_counters(numbers)?;
+        }
+        state.set_all_marks(self.marks.iter().map(|(account, marks)| (*account, *marks)))?;
+        state.insert_messages(&self.messages)?;
+        state.insert_requests(self.requests.iter().map(|((key, scope), record)| (key, *scope, record)))
+    }
 }
 
 impl WriteBack {
@@ -66,7 +85,7 @@ impl WriteBack {
             marks: LruCache::new(ROWS),
             newest: None,
         };
-        WriteBack { known: RefCell::new(known), waiting: Waiting::default() }
+        WriteBack { known: RefCell::new(known), waiting: Waiting::default(), leaving: None }
     }
 
     /// Whether carrying this out changes nothing in the database yet. Everything else needs a transaction, which must write what waits, too.
@@ -76,7 +95,27 @@ impl WriteBack {
 
     /// Whether so much waits that it should be written.
     pub fn is_full(&self) -> bool {
-        self.waiting.messages.len() >= MESSAGES || self.waiting.bytes >= BYTES || self.waiting.marks.len() >= MESSAGES
+        self.holds(MESSAGES, BYTES)
+    }
+
+    /// Whether so much waits that nothing more should come before it is written.
+    pub fn is_overfull(&self) -> bool {
+        self.holds(2 * MESSAGES, 2 * BYTES)
+    }
+
+    /// Whether so little waits that no thread need be troubled with it.
+    pub fn is_little(&self) -> bool {
+        !self.holds(LITTLE, BYTES)
+    }
+
+    fn holds(&self, rows: usize, bytes: usize) -> bool {
+        let Waiting { marks, messages, requests, bytes: held, .. } = &self.waiting;
+        messages.len().max(marks.len()).max(requests.len()) >= rows || *held >= bytes
+    }
+
+    /// What is not in the database yet, the newest first.
+    fn unwritten(&self) -> impl Iterator<Item = &Waiting> {
+        std::iter::once(&self.waiting).chain(self.leaving.as_deref())
     }
 
     /// The state, changed through this cache.
@@ -84,26 +123,38 @@ impl WriteBack {
         CachedState { state, cache: self }
     }
 
-    /// Writes what waits, within the open transaction.
+    /// Writes what waits, within the open transaction. Nothing else is being written.
     ///
     /// # Errors
     /// SQLite's own; the process must end, as some of it is written and forgotten here.
     pub fn write(&mut self, state: &mut SqliteState<'_>) -> Result<()> {
-        let Waiting { counters, marks, messages, requests, .. } = std::mem::take(&mut self.waiting);
+        let waiting = self.take();
+        waiting.write(state)
+    }
+
+    /// What waits is to be written, by another thread perhaps. It is looked up here until it is [`landed`](Self::landed).
+    pub fn hand_over(&mut self) -> Arc<Waiting> {
+        let leaving = Arc::new(self.take());
+        self.leaving = Some(leaving.clone());
+        leaving
+    }
+
+    /// What was handed over is in the database.
+    pub fn landed(&mut self) {
+        self.leaving = None;
+    }
+
+    /// What is known of the database is from now on what it will be.
+    fn take(&mut self) -> Waiting {
+        let waiting = std::mem::take(&mut self.waiting);
         let known = self.known.get_mut();
-        if let Some(numbers) = known.counters.filter(|_| counters) {
-            state.set_counters(numbers)?;
+        for (account, marks) in &waiting.marks {
+            known.marks.put(*account, *marks);
         }
-        state.set_all_marks(marks.iter().map(|(account, marks)| (*account, *marks)))?;
-        for (account, marks) in marks {
-            known.marks.put(account, marks);
-        }
-        state.insert_messages(&messages)?;
-        if let Some(((last, _), _)) = requests.last_key_value() {
+        if let Some(((last, _), _)) = waiting.requests.last_key_value() {
             known.newest = known.newest.map(|newest| newest.max(*last));
         }
-        state.insert_requests(requests.iter().map(|((key, scope), record)| (key, *scope, record)))?;
-        Ok(())
+        waiting
     }
 }
 
@@ -162,7 +213,8 @@ impl Lookup for CachedState<'_> {
     }
 
     fn request(&self, key: &RequestKey, scope: Scope) -> Result<Option<RequestRecord>> {
-        if let Some(record) = self.cache.waiting.requests.get(&(*key, scope)) {
+        let row = (*key, scope);
+        if let Some(record) = self.cache.unwritten().find_map(|unwritten| unwritten.requests.get(&row)) {
             return Ok(Some(record.clone()));
         }
         let known = &mut *self.cache.known.borrow_mut();
@@ -174,7 +226,7 @@ impl Lookup for CachedState<'_> {
     }
 
     fn marks(&self, account: AccountId) -> Result<Marks> {
-        if let Some(marks) = self.cache.waiting.marks.get(&account) {
+        if let Some(marks) = self.cache.unwritten().find_map(|unwritten| unwritten.marks.get(&account)) {
             return Ok(*marks);
         }
         let known = &mut *self.cache.known.borrow_mut();
@@ -200,7 +252,7 @@ impl Known {
 impl Store for CachedState<'_> {
     fn set_counters(&mut self, counters: Counters) -> Result<()> {
         self.known().counters = Some(counters);
-        self.cache.waiting.counters = true;
+        self.cache.waiting.counters = Some(counters);
         Ok(())
     }
 

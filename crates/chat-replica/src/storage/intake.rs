@@ -1,0 +1,130 @@
+//! The database takes in what waits for it, a batch in one transaction: where much waits, on a thread of its own.
+//!
+//! That transaction is not synced: the redo log has all that is in it. Now and then the database is synced, so that the redo log can be written from its
+//! beginning again.
+
+use super::log_table;
+use super::state::SqliteState;
+use super::tail::Tail;
+use super::write_back::Waiting;
+use crate::failpoint::{Point, reach};
+use rusqlite::{Connection, Result};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use tokio::sync::Notify;
+
+/// What the database takes in at once: all that was made durable and carried out up to a turn.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// The end of the log, and facts.
+    pub tail: Arc<Tail>,
+    /// What commands changed.
+    pub changes: Arc<Waiting>,
+    pub committed: u64,
+    /// The last entry that was carried out.
+    pub applied: u64,
+    pub views: Option<u64>,
+    /// The last turn.
+    pub number: u64,
+    /// Whether the database is synced then.
+    pub durably: bool,
+}
+
+impl Batch {
+    /// Puts it into the open transaction, and commits that.
+    ///
+    /// # Errors
+    /// SQLite's own; the process must end.
+    pub fn write(&self, connection: &Connection) -> Result<()> {
+        self.tail.write(connection)?;
+        self.changes.write(&mut SqliteState::new(connection))?;
+        log_table::set_progress(connection, self.committed, self.applied, self.views, self.number)?;
+        reach(Point::TakingIn);
+        run(connection, "COMMIT")?;
+        reach(Point::TakenIn);
+        if self.durably { sync(connection, self.number) } else { Ok(()) }
+    }
+}
+
+/// Runs a statement again and again without compiling it again.
+pub(super) fn run(connection: &Connection, sql: &str) -> Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+/// Syncs the database, and with it all that was committed before: the last turn in it has this number.
+fn sync(connection: &Connection, number: u64) -> Result<()> {
+    connection.execute_batch("PRAGMA synchronous = FULL")?;
+    log_table::set_redo(connection, number)?;
+    connection.execute_batch("PRAGMA synchronous = NORMAL")
+}
+
+/// The thread. It has the writer's connection while it is at work. Dropping this waits until it is done.
+#[derive(Debug)]
+pub(super) struct Intake {
+    orders: Option<SyncSender<(Connection, Batch)>>,
+    done: Receiver<(Connection, Result<()>)>,
+    thread: Option<JoinHandle<()>>,
+    /// Told whenever a batch was taken in.
+    pub taken: Arc<Notify>,
+}
+
+impl Intake {
+    /// # Errors
+    /// If there can be no more threads.
+    pub fn start() -> io::Result<Intake> {
+        let (orders, inbox) = sync_channel(1);
+        let (outbox, done) = sync_channel(1);
+        let taken = Arc::new(Notify::new());
+        let tell = taken.clone();
+        let thread = std::thread::Builder::new().name("intake".into()).spawn(move || work(&inbox, &outbox, &tell))?;
+        Ok(Intake { orders: Some(orders), done, thread: Some(thread), taken })
+    }
+
+    /// Has the batch written. One at a time: there is one connection.
+    pub fn begin(&self, connection: Connection, batch: Batch) -> io::Result<()> {
+        let order = self.orders.as_ref().map(|orders| orders.send((connection, batch)));
+        if matches!(order, Some(Ok(()))) { Ok(()) } else { Err(ended()) }
+    }
+
+    /// The connection, and what came of the batch, if it is done; with `wait`, once it is.
+    pub fn done(&self, wait: bool) -> io::Result<Option<(Connection, Result<()>)>> {
+        use std::sync::mpsc::TryRecvError::{Disconnected, Empty};
+        if wait {
+            return self.done.recv().map(Some).map_err(|_| ended());
+        }
+        match self.done.try_recv() {
+            Ok(done) => Ok(Some(done)),
+            Err(Empty) => Ok(None),
+            Err(Disconnected) => Err(ended()),
+        }
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there was told by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::other("the thread that writes the state has ended")
+}
+
+fn work(inbox: &Receiver<(Connection, Batch)>, outbox: &SyncSender<(Connection, Result<()>)>, taken: &Notify) {
+    // Freed here when the next one comes: whoever carries out commands has better things to do.
+    let mut _last = None;
+    for (connection, batch) in inbox {
+        let written = run(&connection, "BEGIN IMMEDIATE").and_then(|()| batch.write(&connection));
+        if outbox.send((connection, written)).is_err() {
+            return;
+        }
+        taken.notify_one();
+        _last = Some(batch);
+    }
+}

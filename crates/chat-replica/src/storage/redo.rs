@@ -1,0 +1,322 @@
+//! The redo log: what a turn makes durable, in one write and one sync of a file that has its length already.
+//!
+//! The database takes the same in later, many turns in one transaction (`tail`), and says in that transaction which turn was the last. So a
+//! start has only those to carry out again that came after it; the others mean nothing any more.
+//!
+//! ```text
+//! area 0: frame frame frame  (older frames)          area 1: frame frame  (older frames)
+//! frame:  tag 8, number 8, length 4, checksum 16, records
+//! ```
+//!
+//! A frame is one turn. Two areas are written in turn, each from its beginning, once the database holds durably what is in it. Frames are
+//! numbered from 1 in each process run, and tag and checksum are those of that run: what an earlier run or an earlier round left behind the
+//! last frame is not taken for one that follows it.
+//!
+//! The end of an area looks like a damaged frame. That the log is not shorter than what was acknowledged is for the mark to say (rule 15);
+//! after a power failure, which can take what the mark said, a sound frame beyond one that is not tells: it was written after the sync of that.
+
+use super::damage::is_unreadable;
+use super::directory::DataDirectory;
+use crate::protocol::*;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+/// Of one area.
+const AREA: u64 = 8 << 20;
+const AREAS: [u64; 2] = [0, AREA];
+const HEADER: usize = 36;
+/// Frames begin at multiples of this.
+const ALIGN: usize = 8;
+const ZEROS: [u8; 4096] = [0; 4096];
+const NEW: &str = "redo-new";
+
+/// Whose frames they are: a process run on a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Run {
+    pub disk: DiskId,
+    pub incarnation: Incarnation,
+}
+
+/// One thing that was made durable, as it is written.
+#[derive(Serialize, Deserialize)]
+enum Record {
+    Append { index: u64, epoch: Epoch, kind: u8, body: Bytes, hash: [u8; 32] },
+    CutBack(u64),
+    Promise(Epoch),
+    Cluster(ClusterId),
+    Known(Member),
+    Repaired,
+}
+
+impl Record {
+    fn of(what: &Persist) -> Record {
+        match what {
+            Persist::Append(entry) => {
+                let (kind, body) = entry.body.encode();
+                Record::Append { index: entry.index, epoch: entry.epoch, kind, body, hash: entry.hash.0 }
+            }
+            Persist::CutBack(from) => Record::CutBack(*from),
+            Persist::Promise(epoch) => Record::Promise(*epoch),
+            Persist::Cluster(cluster) => Record::Cluster(*cluster),
+            Persist::Known(member) => Record::Known(*member),
+            Persist::Repaired => Record::Repaired,
+        }
+    }
+
+    fn persist(self) -> Option<Persist> {
+        Some(match self {
+            Record::Append { index, epoch, kind, body, hash } => {
+                Persist::Append(Entry { index, epoch, body: Body::decode(kind, body)?, hash: ChainHash(hash) })
+            }
+            Record::CutBack(from) => Persist::CutBack(from),
+            Record::Promise(epoch) => Persist::Promise(epoch),
+            Record::Cluster(cluster) => Persist::Cluster(cluster),
+            Record::Known(member) => Persist::Known(member),
+            Record::Repaired => Persist::Repaired,
+        })
+    }
+}
+
+/// The file, as its only writer.
+#[derive(Debug)]
+pub(super) struct Redo {
+    file: File,
+    tag: [u8; 32],
+    /// The area that is written, and where in it the next frame goes.
+    area: usize,
+    at: u64,
+    /// The number of the last frame; and that of the last one in each area.
+    number: u64,
+    ends: [u64; 2],
+    /// The turn's frame.
+    frame: Vec<u8>,
+}
+
+impl Redo {
+    /// For a new process run, once the database holds durably what the file has of earlier ones.
+    ///
+    /// # Errors
+    /// If the file cannot be made. One that is there is used again, if all of it can be read: a sector that cannot be read could not be
+    /// written in part either.
+    pub fn begin(directory: &DataDirectory, run: Run) -> io::Result<Redo> {
+        let path = directory.redo();
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) if is_whole(&file) => file,
+            Ok(_) => make(directory)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound || is_unreadable(&error) => make(directory)?,
+            Err(error) => return Err(error),
+        };
+        let frame = Vec::with_capacity(64 << 10);
+        Ok(Redo { file, tag: tag(run), area: 0, at: 0, number: 0, ends: [0; 2], frame })
+    }
+
+    /// The number of the last turn.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Adds to the turn's frame.
+    pub fn add(&mut self, what: &Persist) {
+        if self.frame.is_empty() {
+            self.frame.resize(HEADER, 0);
+        }
+        let frame = std::mem::take(&mut self.frame);
+        self.frame = postcard::to_extend(&Record::of(what), frame).expect("records encode to memory");
+    }
+
+    /// Whether the turn has one.
+    pub fn is_waiting(&self) -> bool {
+        !self.frame.is_empty()
+    }
+
+    /// Whether an area waits for the database to hold durably what is in it. `durable`: the last turn of which that is so.
+    pub fn is_full(&self, durable: u64) -> bool {
+        self.ends[1 - self.area] > durable
+    }
+
+    /// Writes the turn's frame and syncs it. Where there is no room for it, it does neither, and returns `false`: the turn goes into the database.
+    ///
+    /// # Errors
+    /// The file's. The process must end (rule 15).
+    pub fn sync(&mut self, durable: u64) -> io::Result<bool> {
+        self.number += 1;
+        let length = self.frame.len();
+        self.frame.resize(length.next_multiple_of(ALIGN), 0);
+        let room = |at: u64, frame: &[u8]| at + frame.len() as u64 <= AREA;
+        let is_turn_of_other = !room(self.at, &self.frame);
+        if is_turn_of_other && (self.is_full(durable) || !room(0, &self.frame)) {
+            self.frame.clear();
+            return Ok(false);
+        }
+        if is_turn_of_other {
+            (self.area, self.at) = (1 - self.area, 0);
+        }
+        seal(&mut self.frame[..length], &self.tag, self.number);
+        self.file.write_all_at(&self.frame, AREAS[self.area] + self.at)?;
+        self.file.sync_data()?;
+        self.at += self.frame.len() as u64;
+        self.ends[self.area] = self.number;
+        self.frame.clear();
+        Ok(true)
+    }
+}
+
+/// What a file has of one process run.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// What the turns after the one that was asked for made durable, in order and without a gap.
+    pub turns: Vec<Persist>,
+    /// The number of the last of them.
+    pub number: u64,
+    /// More was durable than that: a frame beyond the last is sound, or a part of the file cannot be read.
+    pub is_cut: bool,
+    /// What such frames hold.
+    pub beyond: Vec<Persist>,
+}
+
+/// What the file at `path` has of this run after the turn with this number, or from the oldest on that is there. Without a file: nothing.
+///
+/// # Errors
+/// If it cannot be opened, for another reason than damage.
+pub(super) fn read(path: &Path, run: Run, after: Option<u64>) -> io::Result<Found> {
+    let mut found = Found { number: after.unwrap_or(0), ..Found::default() };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(error) if is_unreadable(&error) => return Ok(Found { is_cut: true, ..found }),
+        file => file?,
+    };
+    let mut frames = Vec::new();
+    for area in AREAS {
+        let (bytes, is_all) = read_area(&file, area)?;
+        found.is_cut |= !is_all;
+        frames.extend(frames_in(&bytes, &tag(run)));
+    }
+    frames.sort_by_key(|(number, _)| *number);
+    if let (None, Some((oldest, _))) = (after, frames.first()) {
+        found.number = oldest.saturating_sub(1);
+    }
+    for (number, records) in frames {
+        if number == found.number + 1 && found.beyond.is_empty() {
+            found.number = number;
+            found.turns.extend(records);
+        } else if number > found.number {
+            found.is_cut = true;
+            found.beyond.extend(records);
+        }
+    }
+    Ok(found)
+}
+
+/// Every sound frame of this run, wherever it is.
+fn frames_in(bytes: &[u8], tag: &[u8; 32]) -> Vec<(u64, Vec<Persist>)> {
+    let (mut frames, mut at) = (Vec::new(), 0);
+    while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= HEADER) {
+        // Most of an area may never have been written.
+        if rest.starts_with(&ZEROS) {
+            at += ZEROS.len();
+            continue;
+        }
+        match opened(rest, tag) {
+            Some((number, length, records)) => {
+                frames.push((number, records));
+                at += length.next_multiple_of(ALIGN);
+            }
+            None => at += ALIGN,
+        }
+    }
+    frames
+}
+
+/// Header and checksum of a frame whose records are there.
+fn seal(frame: &mut [u8], tag: &[u8; 32], number: u64) {
+    let length = frame.len() as u32;
+    frame[..8].copy_from_slice(&tag[..8]);
+    frame[8..16].copy_from_slice(&number.to_le_bytes());
+    frame[16..20].copy_from_slice(&length.to_le_bytes());
+    let check = checksum(frame, tag);
+    frame[20..HEADER].copy_from_slice(&check);
+}
+
+/// Number, length and records of the frame that begins here, if one does.
+fn opened(bytes: &[u8], tag: &[u8; 32]) -> Option<(u64, usize, Vec<Persist>)> {
+    if bytes[..8] != tag[..8] {
+        return None;
+    }
+    let number = u64::from_le_bytes(bytes[8..16].try_into().ok()?);
+    let length = u32::from_le_bytes(bytes[16..20].try_into().ok()?) as usize;
+    let frame = bytes.get(..length).filter(|frame| frame.len() >= HEADER)?;
+    if frame[20..HEADER] != checksum(frame, tag) {
+        return None;
+    }
+    let (mut rest, mut records) = (&frame[HEADER..], Vec::new());
+    while !rest.is_empty() {
+        let (record, after) = postcard::take_from_bytes::<Record>(rest).ok()?;
+        records.push(record.persist()?);
+        rest = after;
+    }
+    Some((number, length, records))
+}
+
+fn checksum(frame: &[u8], tag: &[u8; 32]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new_keyed(tag);
+    hasher.update(&frame[8..20]).update(&frame[HEADER..]);
+    let mut short = [0; 16];
+    short.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    short
+}
+
+fn tag(run: Run) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"redo log 1").update(&run.disk.0);
+    hasher.update(&run.incarnation.count.to_le_bytes()).update(&run.incarnation.nonce.to_le_bytes());
+    *hasher.finalize().as_bytes()
+}
+
+/// As much of an area as can be read, and whether that is all.
+fn read_area(file: &File, from: u64) -> io::Result<(Vec<u8>, bool)> {
+    let mut bytes = Vec::with_capacity(AREA as usize);
+    let is_all = each_part(file, from, |part| bytes.extend_from_slice(part))?;
+    Ok((bytes, is_all))
+}
+
+/// Gives one part after the other of an area, with zeros where it cannot be read. Whether all of it could.
+fn each_part(file: &File, from: u64, mut give: impl FnMut(&[u8])) -> io::Result<bool> {
+    let mut part = vec![0; 64 << 10];
+    let mut is_all = true;
+    for at in (from..from + AREA).step_by(part.len()) {
+        match file.read_exact_at(&mut part, at) {
+            Err(error) if is_unreadable(&error) => {
+                part.fill(0);
+                is_all = false;
+            }
+            // Shorter than it should be: as if nothing had been written there.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+            read => read?,
+        }
+        give(&part);
+    }
+    Ok(is_all)
+}
+
+fn is_whole(file: &File) -> bool {
+    let is_long = file.metadata().is_ok_and(|file| file.len() == AREA * AREAS.len() as u64);
+    is_long && AREAS.into_iter().all(|area| each_part(file, area, |_| {}).unwrap_or(false))
+}
+
+/// A new file of zeros, durably, in the place of the one that is there.
+fn make(directory: &DataDirectory) -> io::Result<File> {
+    let path = directory.redo();
+    let new = path.with_extension(NEW);
+    let mut file = File::create(&new)?;
+    for _ in AREAS {
+        file.write_all(&vec![0; AREA as usize])?;
+    }
+    file.sync_all()?;
+    std::fs::rename(&new, &path)?;
+    directory.sync()?;
+    Ok(file)
+}
