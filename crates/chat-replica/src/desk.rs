@@ -48,7 +48,7 @@ struct Waiting<A> {
 }
 
 /// What this replica serves in, and how far the log was committed when that began. Predecessors may have answered all of
-/// it, so nobody reads here before it is applied (rule 11).
+/// it, so nobody reads here before it is visible (rule 11).
 #[derive(Clone, Copy)]
 struct Term {
     epoch: Epoch,
@@ -173,8 +173,8 @@ impl<A> Desk<A> {
         if replica.serving() != self.term.map(|term| term.epoch) {
             self.term = replica.serving().map(|epoch| Term { epoch, committed: replica.committed() });
         }
-        let serving = self.term.filter(|term| visible >= term.committed).map(|term| term.epoch);
-        Gate { serving, lease_until: replica.lease_until(), visible }
+        let (serving, committed) = self.term.map_or((None, 0), |term| (Some(term.epoch), term.committed));
+        Gate { serving, committed, lease_until: replica.lease_until(), visible }
     }
 }
 

@@ -201,10 +201,7 @@ impl Driver {
         let replica = self.node.replica();
         let gate = self.desk.gate(replica, self.node.disk().visible());
         self.wiring.gate.send_if_modified(|old| std::mem::replace(old, gate) != gate);
-        let unseen = replica.serving().is_some() && gate.serving.is_none();
-        let mut status = replica.status();
-        // Clients that are sent here now would only be declined.
-        status.serving &= gate.serving.is_some();
+        let status = replica.status();
         // With every turn, so whoever can do with less listens to the news.
         if status.is_news_after(&self.wiring.news.borrow()) {
             self.wiring.news.send_replace(status.clone());
@@ -214,10 +211,6 @@ impl Driver {
             *old = status;
             changed
         });
-        if unseen {
-            // Nobody reads before what was committed at the start of the term is visible (rule 11).
-            self.node.show(self.node.replica().committed());
-        }
     }
 }
 

@@ -79,8 +79,10 @@ pub(crate) enum Control {
 /// Whether this replica may answer reads, as published at the end of each turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gate {
-    /// The epoch in which it serves, and has applied all that was committed when that began.
+    /// The epoch in which it serves.
     pub serving: Option<Epoch>,
+    /// What was committed when that began: nobody reads before it is visible (rule 11).
+    pub committed: u64,
     /// Reads need no confirmation before this (rule 11).
     pub lease_until: Option<Time>,
     /// What readers see: everything up to this log index is applied.
@@ -90,7 +92,7 @@ pub struct Gate {
 impl Gate {
     /// Nobody reads here, until a turn says otherwise.
     pub fn closed(visible: u64) -> Gate {
-        Gate { serving: None, lease_until: None, visible }
+        Gate { serving: None, committed: 0, lease_until: None, visible }
     }
 
     /// Whether reads need no confirmation, by a clock read now.
@@ -104,8 +106,13 @@ impl Gate {
     /// [`Declined::NotServing`].
     pub fn permit(&self, answered: u64, now: Time) -> Result<Option<ReadPermit>, Declined> {
         let epoch = self.serving.ok_or(Declined::NotServing)?;
-        let may = self.is_leased(now) && self.visible >= answered;
+        let may = self.is_leased(now) && self.visible >= self.wanted(answered);
         Ok(may.then_some(ReadPermit { epoch, index: self.visible }))
+    }
+
+    /// What must be visible to whoever reads, where answers up to the log index `answered` may have left before.
+    pub fn wanted(&self, answered: u64) -> u64 {
+        answered.max(self.committed)
     }
 
     /// Whether what was read under the permit, before `now`, was not stale when it was read.
@@ -197,7 +204,7 @@ impl Handle {
             if let Some(permit) = gate_now.permit(index, now)? {
                 return Ok(permit);
             }
-            let ask = if gate_now.is_leased(now) { Control::Show(index) } else { Control::Confirm };
+            let ask = if gate_now.is_leased(now) { Control::Show(gate_now.wanted(index)) } else { Control::Confirm };
             self.control.send(ask).await.map_err(|_| Declined::Stopped)?;
             gate.changed().await.map_err(|_| Declined::Stopped)?;
         }

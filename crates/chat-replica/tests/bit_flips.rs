@@ -192,6 +192,7 @@ fn template(dir: &Path, truth: &Truth, checkpointed: bool) -> Template {
     let begin = truth.last() / 2;
     let mut node = follow(&path, &truth.entries[..begin as usize], begin - 3);
     free_some_pages(node.disk_mut(), &truth.entries[begin as usize - 1]);
+    take_in(node.disk_mut());
     drop(node);
     let connection = connect(&path);
     connection
@@ -199,14 +200,26 @@ fn template(dir: &Path, truth: &Truth, checkpointed: bool) -> Template {
         .expect("set aside");
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("checkpointed");
     drop(connection);
-    let node = follow(&path, &truth.entries, truth.last());
+    let mut node = follow(&path, &truth.entries, truth.last());
     let member = node.replica().status().me;
+    take_in(node.disk_mut());
     drop(node);
+    // It has gone on since, and means nothing any more.
+    std::fs::remove_file(path.join("replica.redo")).expect("removed");
     if checkpointed {
         let connection = connect(&path);
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("checkpointed");
     }
     Template { path, member }
+}
+
+/// Until the database has everything.
+fn take_in(disk: &mut SqliteDisk) {
+    disk.show().expect("handed over");
+    while disk.is_showing() {
+        std::thread::yield_now();
+        disk.settle().expect("taken in");
+    }
 }
 
 fn free_some_pages(disk: &mut SqliteDisk, end: &Entry) {
@@ -217,6 +230,7 @@ fn free_some_pages(disk: &mut SqliteDisk, end: &Entry) {
         disk.persist(&Persist::Append(last.clone())).expect("persisted");
     }
     disk.commit().expect("committed");
+    take_in(disk);
     disk.begin(true).expect("begun");
     disk.persist(&Persist::CutBack(end.index + 1)).expect("cut back");
     disk.commit().expect("committed");
@@ -420,6 +434,49 @@ fn every_frame_of_the_write_ahead_log() {
 }
 
 /// All their bits are tried where they are written and read; here, what a start makes of it.
+/// Turns that the database has not taken in: the redo log has nothing else that tells of them, but the mark says how many there are.
+#[test]
+fn every_frame_of_the_redo_log() {
+    let (seed, per_frame) = (from_environment("SEED", 1), from_environment("BIT_FLIPS", 1));
+    println!("SEED={seed} BIT_FLIPS={per_frame}");
+    let (dir, mut truth) = (scratch(), Truth::new());
+    let path = dir.path().join("template");
+    let early = truth.last() as usize - 30;
+    take_in(follow(&path, &truth.entries[..early], early as u64).disk_mut());
+    let (mut disk, member, _) = open(&path);
+    for entry in &truth.entries[early..] {
+        disk.begin(true).expect("begun");
+        disk.persist(&Persist::Append(entry.clone())).expect("persisted");
+        disk.commit().expect("committed");
+    }
+    drop(disk);
+    let template = Template { path, member };
+    let bytes = std::fs::read(template.path.join("replica.redo")).expect("readable");
+    let (mut frames, mut at) = (vec![0], 0);
+    // The tag of the process run and the number, then the length; each begins at a multiple of 8.
+    while bytes[at..at + 8] == bytes[..8] {
+        let length = u32::from_le_bytes(*bytes[at + 16..].first_chunk().expect("4 bytes"));
+        at += (length as usize).next_multiple_of(8);
+        frames.push(at);
+    }
+    assert_eq!(frames.len(), 31, "a frame for each turn");
+    let mut counts: BTreeMap<(Outcome, bool), u64> = BTreeMap::new();
+    for (frame, place) in frames.windows(2).zip(0..) {
+        for number in 0..per_frame {
+            // Every other one in the frame's header.
+            let bits = if (place + number) % 2 == 0 { 36 * 8 } else { (frame[1] - frame[0]) as u64 * 8 };
+            let bit = frame[0] as u64 * 8 + drawn(seed, place, number, bits);
+            let (outcome, impaired) = trial(&template, &mut truth, "replica.redo", &[bit]);
+            *counts.entry((outcome, impaired)).or_default() += 1;
+        }
+    }
+    // What fills the last bytes of a frame means nothing.
+    println!("{} frames: (outcome, repaired from a peer): {counts:?}", frames.len() - 1);
+    assert!(counts.get(&(Outcome::FoundAtStart, true)).is_some_and(|found| *found > 15 * per_frame), "{counts:?}");
+    let beyond = frames[frames.len() - 1] as u64 * 8 + 5;
+    assert_eq!(trial(&template, &mut truth, "replica.redo", &[beyond]), (Outcome::Harmless, false));
+}
+
 #[test]
 fn the_mark_and_the_identity() {
     let (dir, mut truth) = (scratch(), Truth::new());

@@ -47,8 +47,11 @@ fn template(checkpointed: bool) -> (TempDir, PathBuf, Member) {
         disk.persist(&Persist::Promise(EPOCH)).expect("persisted");
         disk.persist(&Persist::Append(entry)).expect("persisted");
         disk.commit().expect("committed");
+        disk.show().expect("the database takes it in");
     }
     drop(disk);
+    // It has gone on since, and means nothing any more.
+    std::fs::remove_file(path.join("replica.redo")).expect("removed");
     if checkpointed {
         let flags = OpenFlags::default();
         let vfs = chat_sqlite_checksum::VFS;
@@ -135,6 +138,51 @@ fn the_write_ahead_log_ends_where_it_cannot_be_read() {
         "it is damage, and the mark says how much: {found:?}"
     );
     assert_eq!(std::fs::metadata(path.join("replica.db.damaged-1-wal")).expect("kept").len(), size);
+}
+
+/// What the redo log still has is not lost with the write-ahead log.
+#[test]
+fn the_write_ahead_log_of_what_the_redo_log_has() {
+    let (_dir, path, me) = untaken_template();
+    let Some(found) = start_without(&path, &me, &[("replica.db-wal", 0, 4096)]) else { return };
+    assert_eq!((found.same_disk, found.last, found.impaired_until), (true, ENTRIES, None));
+}
+
+/// The log of a process run that ended before the database took in any of it.
+fn untaken_template() -> (TempDir, PathBuf, Member) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("2");
+    let (mut disk, me, _) = open(&path);
+    for entry in entries() {
+        disk.begin(true).expect("begun");
+        disk.persist(&Persist::Promise(EPOCH)).expect("persisted");
+        disk.persist(&Persist::Append(entry)).expect("persisted");
+        disk.commit().expect("committed");
+    }
+    (dir, path, me)
+}
+
+#[test]
+fn the_redo_log_ends_where_it_cannot_be_read() {
+    // After a power failure the mark is perhaps behind; what cannot be read was perhaps acknowledged.
+    for (mark, until) in [(None, Some(ENTRIES)), (Some(false), None), (Some(true), Some(i64::MAX as u64))] {
+        let (_dir, path, me) = untaken_template();
+        if let Some(another_boot) = mark {
+            old_mark::set_back(&path, &entries()[4], another_boot);
+        }
+        let bad = 64 << 10;
+        let Some(found) = start_without(&path, &me, &[("replica.redo", bad, bad + 4096)]) else { return };
+        assert!(found.last > 5 && found.last < ENTRIES, "{found:?}");
+        assert_eq!((found.same_disk, found.impaired_until), (true, until), "a mark that is set back: {mark:?}");
+    }
+}
+
+#[test]
+fn a_redo_log_that_cannot_be_read_and_has_nothing_new() {
+    let (_dir, path, me) = template(true);
+    std::fs::write(path.join("replica.redo"), vec![0; 16 << 20]).expect("written");
+    let Some(found) = start_without(&path, &me, &[("replica.redo", 0, 16 << 20)]) else { return };
+    assert_eq!((found.same_disk, found.last, found.impaired_until), (true, ENTRIES, None));
 }
 
 /// After a power failure the mark is perhaps behind: what cannot be read was perhaps acknowledged.

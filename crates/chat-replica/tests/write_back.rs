@@ -61,7 +61,7 @@ proptest! {
             match then {
                 Then::Nothing => {}
                 Then::Show => {
-                    disk.show().expect("shown");
+                    show(&mut disk);
                     prop_assert_eq!(disk.visible(), disk.applied());
                     prop_assert_eq!(state_hash(&disk.state()).expect("readable"), hash(&memory));
                 }
@@ -76,8 +76,16 @@ proptest! {
                 }
             }
         }
-        disk.show().expect("shown");
+        show(&mut disk);
         prop_assert_eq!(state_hash(&disk.state()).expect("readable"), hash(&memory));
+    }
+}
+
+fn show(disk: &mut SqliteDisk) {
+    disk.show().expect("handed over");
+    while disk.is_showing() {
+        std::thread::yield_now();
+        disk.settle().expect("taken in");
     }
 }
 

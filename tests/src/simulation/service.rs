@@ -305,10 +305,10 @@ impl World {
             Err(why) => self.decline(host, read.connection, called(&read.look), why),
             Ok(Some(permit)) => self.begin_look(host, read, Some(permit)),
             Ok(None) => {
-                let leased = service.gate.is_leased(time);
+                let (leased, wanted) = (service.gate.is_leased(time), service.gate.wanted(answered));
                 service.waiting.push(read);
                 if leased {
-                    process.node.show(answered);
+                    process.node.show(wanted);
                     self.schedule_turn(host);
                 } else {
                     self.input(host, Input::Confirm);

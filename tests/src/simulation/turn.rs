@@ -108,9 +108,6 @@ impl World {
         let mut told = Vec::new();
         process.service.turned(&process.turned, &mut told);
         let gate_moved = process.service.publish(process.node.replica(), process.node.disk().state().applied);
-        if process.node.replica().serving().is_some() && process.service.gate.serving.is_none() {
-            process.node.show(process.node.replica().committed());
-        }
         let ending = process.ending;
         self.answer(host, told);
         match ending {

@@ -75,7 +75,7 @@ mod tests {
 
     fn gate(round: Option<u64>) -> Gate {
         let serving = round.map(|round| Epoch { round, replica: ReplicaId(1) });
-        Gate { serving, lease_until: None, visible: 0 }
+        Gate { serving, ..Gate::closed(0) }
     }
 
     #[tokio::test]

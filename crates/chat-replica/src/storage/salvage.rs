@@ -55,8 +55,7 @@ pub(crate) fn salvage(
     if let Some(found) = facts.as_ref().filter(|facts| facts.id != id) {
         return Err(DiskError::OtherReplica { path: directory.database(), found: found.id, wanted: id });
     }
-    let is_whole = |facts: &Facts| facts.impaired_until.or(mark.and_then(|mark| mark.run?.impaired_until)).is_none();
-    if facts.as_ref().is_some_and(is_whole) {
+    if facts.as_ref().is_some_and(|facts| was_whole(facts, mark)) {
         aside::all_recovered(directory).map_err(DiskError::File)?;
     }
     aside::room(directory).inspect_err(|_| {
@@ -90,6 +89,12 @@ pub(crate) fn salvage(
     std::fs::rename(directory.beside(NEW), directory.beside(SALVAGED)).map_err(DiskError::File)?;
     directory.sync().map_err(DiskError::File)?;
     finish(directory).map_err(DiskError::File)
+}
+
+/// Whether the disk counted before. The mark is the first to say that it does again: the database has that from the redo log.
+fn was_whole(facts: &Facts, mark: Option<Mark>) -> bool {
+    let newest = mark.and_then(|mark| mark.run).filter(|run| run.incarnation.count >= facts.incarnation.count);
+    newest.map_or(facts.impaired_until, |run| run.impaired_until).is_none()
 }
 
 /// Brings what is sound of the old database into the new one, which has these facts as far as they are proven.
