@@ -22,12 +22,14 @@ fn open(path: &Path) -> SqliteDisk {
 #[derive(Clone, Copy, Debug)]
 enum Then {
     Nothing,
+    /// The database takes it in meanwhile, if it is much.
+    HandOver,
     Show,
     Crash,
 }
 
 fn then() -> impl Strategy<Value = Then> {
-    prop_oneof![6 => Just(Then::Nothing), 1 => Just(Then::Show), 1 => Just(Then::Crash)]
+    prop_oneof![6 => Just(Then::Nothing), 1 => Just(Then::HandOver), 1 => Just(Then::Show), 1 => Just(Then::Crash)]
 }
 
 proptest! {
@@ -35,8 +37,8 @@ proptest! {
 
     #[test]
     fn a_disk_that_writes_late_does_what_memory_does(
-        commands in common::commands(60),
-        sizes in prop::collection::vec((1_usize..5, then()), 60),
+        commands in common::commands(400),
+        sizes in prop::collection::vec((1_usize..25, then()), 60),
     ) {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("1");
@@ -59,7 +61,8 @@ proptest! {
             prop_assert_eq!(applied, expected, "{:?}", batch);
             entries.push(entry);
             match then {
-                Then::Nothing => {}
+                Then::Nothing => disk.settle().expect("taken in"),
+                Then::HandOver => disk.show().expect("handed over"),
                 Then::Show => {
                     show(&mut disk);
                     prop_assert_eq!(disk.visible(), disk.applied());

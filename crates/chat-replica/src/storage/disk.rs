@@ -187,7 +187,7 @@ impl SqliteDisk {
         recovery::remember_mark(&connection)?;
         let identity = Identity { replica: id, disk, cluster: recovered.cluster };
         let disk = SqliteDisk {
-            intake: Intake::start().map_err(DiskError::File)?,
+            intake: Intake::start(directory.clone()).map_err(DiskError::File)?,
             writer: Some(connection),
             reader: readers::open(&directory.database())?,
             leaving: None,
@@ -290,7 +290,7 @@ impl SqliteDisk {
     fn take_in(&mut self, durably: bool) -> Result<(), DiskError> {
         self.open_transaction()?;
         let batch = self.batch(durably);
-        let written = batch.write(self.connection());
+        let written = batch.write(self.connection(), &self.directory);
         self.in_transaction = false;
         self.taken_in(batch.applied, durably.then_some(batch.number), written)
     }
@@ -319,12 +319,7 @@ impl SqliteDisk {
         self.taken_in(leaving.applied, leaving.durable, written)
     }
 
-    fn taken_in(
-        &mut self,
-        applied: u64,
-        durable: Option<u64>,
-        written: rusqlite::Result<()>,
-    ) -> Result<(), DiskError> {
+    fn taken_in(&mut self, applied: u64, durable: Option<u64>, written: rusqlite::Result<()>) -> Result<(), DiskError> {
         written.map_err(|error| self.checkpointer.reason().unwrap_or(error))?;
         self.cache.landed();
         self.visible = applied;

@@ -3,9 +3,11 @@
 //! That transaction is not synced: the redo log has all that is in it. Now and then the database is synced, so that the redo log can be written from its
 //! beginning again.
 
+use super::directory::DataDirectory;
 use super::log_table;
 use super::state::SqliteState;
 use super::tail::Tail;
+use super::wal;
 use super::write_back::Waiting;
 use crate::failpoint::{Point, reach};
 use rusqlite::{Connection, Result};
@@ -37,13 +39,14 @@ impl Batch {
     ///
     /// # Errors
     /// SQLite's own; the process must end.
-    pub fn write(&self, connection: &Connection) -> Result<()> {
+    pub fn write(&self, connection: &Connection, directory: &DataDirectory) -> Result<()> {
         self.tail.write(connection)?;
         self.changes.write(&mut SqliteState::new(connection))?;
         log_table::set_progress(connection, self.committed, self.applied, self.views, self.number)?;
         reach(Point::TakingIn);
         run(connection, "COMMIT")?;
         reach(Point::TakenIn);
+        wal::start_anew(connection, directory)?;
         if self.durably { sync(connection, self.number) } else { Ok(()) }
     }
 }
@@ -73,12 +76,14 @@ pub(super) struct Intake {
 impl Intake {
     /// # Errors
     /// If there can be no more threads.
-    pub fn start() -> io::Result<Intake> {
+    pub fn start(directory: Arc<DataDirectory>) -> io::Result<Intake> {
         let (orders, inbox) = sync_channel(1);
         let (outbox, done) = sync_channel(1);
         let taken = Arc::new(Notify::new());
         let tell = taken.clone();
-        let thread = std::thread::Builder::new().name("intake".into()).spawn(move || work(&inbox, &outbox, &tell))?;
+        let thread = std::thread::Builder::new().name("intake".into()).spawn(move || {
+            work(&inbox, &outbox, &tell, &directory);
+        })?;
         Ok(Intake { orders: Some(orders), done, thread: Some(thread), taken })
     }
 
@@ -116,11 +121,16 @@ fn ended() -> io::Error {
     io::Error::other("the thread that writes the state has ended")
 }
 
-fn work(inbox: &Receiver<(Connection, Batch)>, outbox: &SyncSender<(Connection, Result<()>)>, taken: &Notify) {
+fn work(
+    inbox: &Receiver<(Connection, Batch)>,
+    outbox: &SyncSender<(Connection, Result<()>)>,
+    taken: &Notify,
+    directory: &DataDirectory,
+) {
     // Freed here when the next one comes: whoever carries out commands has better things to do.
     let mut _last = None;
     for (connection, batch) in inbox {
-        let written = run(&connection, "BEGIN IMMEDIATE").and_then(|()| batch.write(&connection));
+        let written = run(&connection, "BEGIN IMMEDIATE").and_then(|()| batch.write(&connection, directory));
         if outbox.send((connection, written)).is_err() {
             return;
         }

@@ -288,18 +288,26 @@ fn each_part(file: &File, from: u64, mut give: impl FnMut(&[u8])) -> io::Result<
     let mut part = vec![0; 64 << 10];
     let mut is_all = true;
     for at in (from..from + AREA).step_by(part.len()) {
-        match file.read_exact_at(&mut part, at) {
-            Err(error) if is_unreadable(&error) => {
-                part.fill(0);
-                is_all = false;
-            }
-            // Shorter than it should be: as if nothing had been written there.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+        part.fill(0);
+        match read_part(file, &mut part, at) {
+            Err(error) if is_unreadable(&error) => is_all = false,
             read => read?,
         }
         give(&part);
     }
     Ok(is_all)
+}
+
+/// Where the file is shorter than it should be, it is as if nothing had been written there.
+fn read_part(file: &File, part: &mut [u8], at: u64) -> io::Result<()> {
+    let mut length = 0;
+    while length < part.len() {
+        match file.read_at(&mut part[length..], at + length as u64)? {
+            0 => break,
+            more => length += more,
+        }
+    }
+    Ok(())
 }
 
 fn is_whole(file: &File) -> bool {
@@ -319,4 +327,126 @@ fn make(directory: &DataDirectory) -> io::Result<File> {
     std::fs::rename(&new, &path)?;
     directory.sync()?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EPOCH: Epoch = Epoch { round: 3, replica: ReplicaId(1) };
+
+    fn run(count: u64) -> Run {
+        Run { disk: DiskId([8; 16]), incarnation: Incarnation { count, nonce: 17 } }
+    }
+
+    fn directory() -> (tempfile::TempDir, DataDirectory) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let directory = DataDirectory::take(&dir.path().join("1"), ReplicaId(1)).expect("free");
+        (dir, directory)
+    }
+
+    fn entry(index: u64, bytes: usize) -> Persist {
+        let body = Body::Commands(vec![index as u8; bytes].into());
+        Persist::Append(Entry::chained(ChainHash::default(), index, EPOCH, body))
+    }
+
+    fn write(redo: &mut Redo, turn: &[Persist], durable: u64) -> bool {
+        turn.iter().for_each(|what| redo.add(what));
+        redo.sync(durable).expect("written")
+    }
+
+    #[test]
+    fn what_was_synced_is_read_again_from_where_the_database_is() {
+        let (_dir, directory) = directory();
+        let member = Member { id: ReplicaId(2), disk: DiskId([2; 16]), incarnation: run(5).incarnation };
+        let view = View { epoch: EPOCH, primary: ReplicaId(1), members: vec![member] };
+        let cluster = ClusterId([4; 16]);
+        let founding = Body::Founding { cluster, view: view.clone() };
+        let turns = [
+            vec![Persist::Cluster(cluster), Persist::Append(Entry::chained(ChainHash::default(), 1, EPOCH, founding))],
+            vec![Persist::Promise(EPOCH), Persist::Known(member)],
+            vec![
+                Persist::CutBack(7),
+                entry(7, 100),
+                Persist::Append(Entry::chained(ChainHash::default(), 8, EPOCH, Body::View(view))),
+            ],
+            vec![Persist::Repaired],
+        ];
+        assert!(read(&directory.redo(), run(1), Some(0)).expect("no file").turns.is_empty());
+        let mut redo = Redo::begin(&directory, run(1)).expect("made");
+        for turn in &turns {
+            assert!(write(&mut redo, turn, 0));
+        }
+        for after in 0..=turns.len() {
+            let found = read(&directory.redo(), run(1), Some(after as u64)).expect("readable");
+            assert_eq!(found.turns, turns[after..].concat());
+            assert_eq!((found.number, found.is_cut, found.beyond.len()), (4, false, 0));
+        }
+        assert_eq!(read(&directory.redo(), run(1), None).expect("readable").turns, turns.concat());
+        assert!(read(&directory.redo(), run(2), None).expect("readable").turns.is_empty(), "another process run");
+        let mut redo = Redo::begin(&directory, run(2)).expect("used again");
+        assert!(write(&mut redo, &[entry(9, 10)], 0));
+        let found = read(&directory.redo(), run(2), Some(0)).expect("readable");
+        assert_eq!((found.turns, found.number, found.is_cut), (vec![entry(9, 10)], 1, false));
+    }
+
+    #[test]
+    fn an_area_is_written_again_once_the_database_has_it() {
+        const LARGE: usize = 3 << 20;
+        let (_dir, directory) = directory();
+        let mut redo = Redo::begin(&directory, run(1)).expect("made");
+        assert!(!write(&mut redo, &[entry(1, 9 << 20)], 0), "no area has room for it");
+        for index in 2..=5 {
+            assert!(write(&mut redo, &[entry(index, LARGE)], 1));
+        }
+        assert!(redo.is_full(1), "the first area waits");
+        assert!(!write(&mut redo, &[entry(6, LARGE)], 1), "and the second has no more room");
+        assert_eq!(redo.number(), 6, "which the database has taken in instead");
+        assert!(!redo.is_full(6));
+        for index in 7..=9 {
+            assert!(write(&mut redo, &[entry(index, LARGE)], 6));
+        }
+        let found = read(&directory.redo(), run(1), Some(6)).expect("readable");
+        assert_eq!((found.turns.len(), found.number, found.is_cut), (3, 9, false));
+        let found = read(&directory.redo(), run(1), Some(7)).expect("readable");
+        assert_eq!(found.turns, [entry(8, LARGE), entry(9, LARGE)]);
+    }
+
+    #[test]
+    fn a_frame_beyond_one_that_is_damaged_tells_of_it() {
+        let (_dir, directory) = directory();
+        let path = directory.redo();
+        let mut redo = Redo::begin(&directory, run(1)).expect("made");
+        let mut ends = Vec::new();
+        for index in 1..=3 {
+            assert!(write(&mut redo, &[entry(index, 50)], 0));
+            ends.push(redo.at as usize);
+        }
+        let sound = std::fs::read(&path).expect("readable");
+        let found_with = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = sound.clone();
+            change(&mut bytes);
+            std::fs::write(&path, bytes).expect("written");
+            read(&path, run(1), Some(0)).expect("readable")
+        };
+        for bit in [0, 77, 8 * HEADER + 5] {
+            let found = found_with(&|bytes| bytes[ends[0] + bit / 8] ^= 1 << (bit % 8));
+            assert_eq!(
+                (found.turns, found.beyond, found.is_cut),
+                (vec![entry(1, 50)], vec![entry(3, 50)], true),
+                "bit {bit}"
+            );
+            let found = found_with(&|bytes| bytes[ends[1] + bit / 8] ^= 1 << (bit % 8));
+            assert_eq!((found.number, found.is_cut), (2, false), "as if it had never been written: bit {bit}");
+        }
+        for kept in [0, 1, HEADER, 60] {
+            let found = found_with(&|bytes| bytes[ends[1] + kept..].fill(0));
+            assert_eq!((found.number, found.is_cut), (2, false), "torn after {kept} bytes");
+        }
+        let found = found_with(&|bytes| bytes.truncate(ends[1]));
+        assert_eq!((found.number, found.is_cut), (2, false));
+        drop(redo);
+        Redo::begin(&directory, run(2)).expect("made anew");
+        assert_eq!(std::fs::metadata(&path).expect("there").len(), 2 * AREA);
+    }
 }

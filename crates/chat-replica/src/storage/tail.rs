@@ -225,3 +225,75 @@ impl Replayed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::migrations;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Append(u64),
+        CutBack(u64),
+        /// What there is is to be written.
+        Leave,
+        /// It is.
+        Land,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (1..5u64).prop_map(Step::Append),
+            (0..8u64).prop_map(Step::CutBack),
+            Just(Step::Leave),
+            Just(Step::Land),
+        ]
+    }
+
+    fn database() -> Connection {
+        let mut connection = Connection::open_in_memory().expect("opened");
+        migrations::migrate(&mut connection).expect("made");
+        connection
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_log_is_one_wherever_it_is(steps in prop::collection::vec(step(), 1..40)) {
+            let connection = database();
+            let (mut log, mut tail, mut leaving) = (Vec::<Entry>::new(), Tail::after(0), None::<Tail>);
+            for (step, round) in steps.into_iter().zip(1..) {
+                match step {
+                    Step::Append(count) => for _ in 0..count {
+                        let before = log.last().map(|last| last.hash).unwrap_or_default();
+                        let epoch = Epoch { round, replica: ReplicaId(1) };
+                        let entry = Entry::chained(before, log.len() as u64 + 1, epoch, Body::Commands(vec![7; 100].into()));
+                        log.push(entry.clone());
+                        tail.note(Persist::Append(entry));
+                    },
+                    Step::CutBack(count) => {
+                        let from = (log.len() as u64 + 1).saturating_sub(count).max(1);
+                        log.truncate(from as usize - 1);
+                        tail.note(Persist::CutBack(from));
+                    }
+                    Step::Leave => leaving = leaving.or_else(|| Some(tail.take())),
+                    Step::Land => if let Some(left) = leaving.take() {
+                        left.write(&connection).expect("written");
+                    },
+                }
+                let layers = Layers { connection: &connection, leaving: leaving.as_ref(), tail: &tail };
+                prop_assert_eq!(tail.last(), log.len() as u64);
+                for from in 1..=log.len() as u64 + 1 {
+                    prop_assert!(layers.read(from, usize::MAX).expect("readable") == log[from as usize - 1..]);
+                    let some = layers.read(from, 400).expect("readable");
+                    prop_assert!(log[from as usize - 1..].starts_with(&some) && some.is_empty() == (from > log.len() as u64));
+                    let hash = from.checked_sub(2).map(|at| log[at as usize].hash).unwrap_or_default();
+                    prop_assert_eq!(layers.hash_at(from - 1).expect("there"), hash);
+                }
+                prop_assert!(layers.hash_at(log.len() as u64 + 1).is_err());
+            }
+        }
+    }
+}

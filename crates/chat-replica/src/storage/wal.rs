@@ -18,12 +18,17 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// How far the write-ahead log grows before it is moved into the database: 16 MiB in pages.
 const CHECKPOINT_PAGES: i32 = 4096;
 /// And how far if somebody reads all the time: the log starts anew only when nobody looks at what is in it. From here on the writer moves it.
 const CROWDED_PAGES: i32 = 2 * CHECKPOINT_PAGES;
+/// How long looks wait at most for the log to start anew.
+pub(crate) const GIVE_WAY: Duration = Duration::from_millis(50);
+/// How long the writer waits for somebody with a shell, who writes.
+const BUSY: Duration = Duration::from_secs(5);
 /// So many pages are left to the writer, about.
 const LEFT_PAGES: i64 = 64;
 /// How often the thread goes over what came meanwhile.
@@ -152,6 +157,24 @@ impl Shared {
             }
         }
     }
+}
+
+/// Where somebody looks at it all the time, the log starts anew only if they give way for a moment. Called after a commit: if it is [`CROWDED_PAGES`]
+/// long, that moment is now.
+///
+/// # Errors
+/// SQLite's own; the process must end.
+pub(crate) fn start_anew(connection: &Connection, directory: &DataDirectory) -> rusqlite::Result<()> {
+    if directory.crowded.borrow().is_none() {
+        return Ok(());
+    }
+    connection.busy_timeout(GIVE_WAY)?;
+    let is_busy: bool = connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0))?;
+    connection.busy_timeout(BUSY)?;
+    if !is_busy {
+        directory.crowded.send_replace(None);
+    }
+    Ok(())
 }
 
 /// Goes over the log until little of it is left.
