@@ -1,8 +1,9 @@
 //! A simulated disk: the log, the protocol's facts, and the chat state, as SQLite keeps them in production.
 //!
-//! A transaction is all or nothing. What a turn writes waits in `open`, and then in `closed`, until the world lets it land. What landed
-//! without a sync survives the process, but not the loss of power. The state is kept as readers see it, and once more as the writer does,
-//! who is ahead by the transactions under way and by what is `hidden`: carried out, and to be written later.
+//! A transaction is all or nothing. What a turn writes waits in `open`, and then in `closed`, until the world lets it land. The state, and what
+//! is known committed, survive the process once they landed, but the loss of power only up to where the database was last synced, which is seldom. The
+//! state is kept as readers see it, and once more as the writer does, who is ahead by the transactions under way, by what is `hidden`, carried
+//! out and to be written later, and by what is `leaving`, being written by another thread.
 
 use super::journal::{Effect, Journal, Landing};
 use chat_core::{Applied, MemoryStore, Provenance};
@@ -16,6 +17,8 @@ const DEATHS: usize = 32;
 /// How many entries a restart after the loss of power carries out again at most, about.
 const REPLAY: u64 = 64;
 
+/// After so many entries the database is synced.
+const SYNCED_AFTER: u64 = 12;
 /// Every so many entries one is written at once, with all that is hidden: as those with other commands than sends and acknowledgements are.
 const AT_ONCE: u64 = 4;
 /// So many entries are hidden at most.
@@ -87,6 +90,8 @@ pub(crate) struct Disk {
     base: State,
     /// Carried out and not in any transaction yet.
     hidden: Vec<Entry>,
+    /// Being written by another thread.
+    leaving: Vec<Entry>,
     /// The transaction of the turn, and those that are committed and have not landed yet.
     open: Option<Staged>,
     closed: VecDeque<Staged>,
@@ -178,8 +183,16 @@ impl node::Disk for Disk {
         Ok(())
     }
 
+    fn is_showing(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
     fn show(&mut self) -> Result<(), &'static str> {
-        if self.hidden.is_empty() {
+        if self.hidden.is_empty() || self.is_showing() {
+            return Ok(());
+        }
+        if self.ahead.applied.is_multiple_of(2) {
+            self.leaving = std::mem::take(&mut self.hidden);
             return Ok(());
         }
         self.sync = false;
@@ -208,6 +221,7 @@ impl Disk {
             synced_applied: 0,
             base: State::default(),
             hidden: Vec::new(),
+            leaving: Vec::new(),
             open: None,
             closed: VecDeque::new(),
             shown: 0,
@@ -226,8 +240,9 @@ impl Disk {
 
     /// All that was carried out goes with the transaction.
     fn write_state(&mut self) {
-        let hidden = std::mem::take(&mut self.hidden);
-        self.transaction().applied.extend(hidden);
+        let mut entries = std::mem::take(&mut self.leaving);
+        entries.append(&mut self.hidden);
+        self.transaction().applied.extend(entries);
         self.shown = self.ahead.applied;
     }
 
@@ -271,17 +286,33 @@ impl Disk {
     /// The next transaction is on the disk, whole; perhaps one that failed. The error says what should never have been asked for.
     pub fn land(&mut self) -> Result<(), String> {
         let next = self.closed.pop_front().or_else(|| self.open.take());
-        let Some(Staged { sync, persist, applied, committed }) = next else { return Ok(()) };
+        let Some(Staged { persist, applied, committed, .. }) = next else { return Ok(()) };
         for what in persist {
             self.write_down(what)?;
         }
         if !applied.is_empty() {
-            self.bound = self.bound.max(committed).min(self.log.len() as u64);
+            self.take_in(&applied, committed)?;
         }
-        for entry in &applied {
-            self.visible.apply(entry)?;
+        Ok(())
+    }
+
+    /// The other thread is done. `false`: a turn is under way, whose transactions come first.
+    pub fn arrive(&mut self) -> Result<bool, String> {
+        if self.open.is_some() || !self.closed.is_empty() {
+            return Ok(false);
         }
-        if sync {
+        let leaving = std::mem::take(&mut self.leaving);
+        if !leaving.is_empty() {
+            self.take_in(&leaving, self.committed)?;
+            self.shown = self.visible.applied;
+        }
+        Ok(true)
+    }
+
+    fn take_in(&mut self, applied: &[Entry], committed: u64) -> Result<(), String> {
+        self.bound = self.bound.max(committed).min(self.log.len() as u64);
+        applied.iter().try_for_each(|entry| self.visible.apply(entry).map(drop))?;
+        if self.visible.applied >= self.synced_applied + SYNCED_AFTER {
             self.synced();
         }
         Ok(())
@@ -334,6 +365,7 @@ impl Disk {
     /// The writer has nothing but what readers see.
     fn rewind(&mut self) {
         self.hidden.clear();
+        self.leaving.clear();
         self.shown = self.visible.applied;
         if self.ahead.applied != self.visible.applied {
             self.ahead = self.visible.clone();

@@ -71,6 +71,8 @@ pub struct Process {
     pub(crate) landed: bool,
     /// How long the sync of this turn takes, if there is one.
     pub(crate) sync_takes: u64,
+    /// A thread beside the turns is writing.
+    pub(crate) showing: bool,
     pub(crate) paused: bool,
     pub(crate) turn_due: bool,
     pub(crate) wake: u64,
@@ -101,6 +103,7 @@ impl Process {
             turned: Turned::default(),
             landed: false,
             sync_takes: 0,
+            showing: false,
             paused: false,
             turn_due: false,
             wake: u64::MAX,

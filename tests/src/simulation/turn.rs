@@ -4,6 +4,7 @@ use super::journal::{Effect, Landing};
 use super::process::{Busy, Ending};
 use super::violation::Broken;
 use super::world::{Happening, Host, World};
+use chat_replica::node::Disk as _;
 use chat_replica::protocol::*;
 use std::hash::Hash as _;
 
@@ -121,6 +122,7 @@ impl World {
         if gate_moved {
             self.gate_moved(host);
         }
+        self.let_show(host);
         self.check_state(host);
         let Some(process) = &mut self.hosts[host].process else { return };
         let more = !process.inbox.is_empty() || process.service.has_work(process.node.replica());
@@ -130,6 +132,34 @@ impl World {
         let (run, wake) = (process.run, process.clock.shows(process.node.wake_at()).max(now + 10));
         process.wake = wake;
         self.at(wake, Happening::Wake { host, run, at: wake });
+    }
+
+    /// What the turn has handed to the other thread takes its time.
+    fn let_show(&mut self, host: usize) {
+        let Some(process) = &mut self.hosts[host].process else { return };
+        if process.node.disk().is_showing() && !process.showing {
+            process.showing = true;
+            let run = process.run;
+            let takes = 4 * self.random.within(self.settings.sync);
+            self.after(takes, Happening::Shown { host, run });
+        }
+    }
+
+    /// The other thread is done, and tells the process.
+    pub(crate) fn shown(&mut self, host: usize, run: u64) {
+        let Some(process) = self.running(host, run) else { return };
+        if process.paused {
+            return process.service.held.push(Happening::Shown { host, run });
+        }
+        let member = process.member;
+        match process.node.disk_mut().arrive() {
+            Ok(true) => {
+                process.showing = false;
+                self.schedule_turn(host);
+            }
+            Ok(false) => self.after(10, Happening::Shown { host, run }),
+            Err(what) => self.violate(Broken::SoundDisk, member, what),
+        }
     }
 
     fn crashes_here(&mut self, host: usize) -> bool {

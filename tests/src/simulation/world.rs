@@ -161,24 +161,95 @@ pub struct Snapshot(pub(crate) Box<Disk>);
 /// Something that will happen.
 #[derive(Debug)]
 pub(crate) enum Happening {
-    Turn { host: usize, run: u64 },
-    Wake { host: usize, run: u64, at: u64 },
-    Synced { host: usize, run: u64 },
-    Resume { host: usize, run: u64 },
-    Deliver { session: u64, envelope: Envelope },
-    Dial { host: usize, run: u64, peer: usize },
-    Syn { host: usize, run: u64, peer: usize, patience: u64 },
-    Refused { host: usize, run: u64, peer: usize },
-    Unreachable { host: usize, run: u64, peer: usize },
-    Accepted { session: u64 },
-    Ended { session: u64, at_dialer: bool },
-    SessionTimeout { session: u64, at_dialer: bool },
-    Client { client: usize, at: u64 },
-    Asked { connection: u64, wanted: Wanted },
-    Told { connection: u64, said: Said },
-    Look { host: usize, run: u64, read: Box<Read>, permit: Option<ReadPermit> },
-    Recheck { host: usize, run: u64, read: Box<Read>, permit: Option<ReadPermit>, seen: Box<Seen>, applied: u64 },
-    Beat { host: usize, run: u64, connection: u64 },
+    Turn {
+        host: usize,
+        run: u64,
+    },
+    Wake {
+        host: usize,
+        run: u64,
+        at: u64,
+    },
+    Synced {
+        host: usize,
+        run: u64,
+    },
+    /// A thread beside the turns has written what was handed to it.
+    Shown {
+        host: usize,
+        run: u64,
+    },
+    Resume {
+        host: usize,
+        run: u64,
+    },
+    Deliver {
+        session: u64,
+        envelope: Envelope,
+    },
+    Dial {
+        host: usize,
+        run: u64,
+        peer: usize,
+    },
+    Syn {
+        host: usize,
+        run: u64,
+        peer: usize,
+        patience: u64,
+    },
+    Refused {
+        host: usize,
+        run: u64,
+        peer: usize,
+    },
+    Unreachable {
+        host: usize,
+        run: u64,
+        peer: usize,
+    },
+    Accepted {
+        session: u64,
+    },
+    Ended {
+        session: u64,
+        at_dialer: bool,
+    },
+    SessionTimeout {
+        session: u64,
+        at_dialer: bool,
+    },
+    Client {
+        client: usize,
+        at: u64,
+    },
+    Asked {
+        connection: u64,
+        wanted: Wanted,
+    },
+    Told {
+        connection: u64,
+        said: Said,
+    },
+    Look {
+        host: usize,
+        run: u64,
+        read: Box<Read>,
+        permit: Option<ReadPermit>,
+    },
+    Recheck {
+        host: usize,
+        run: u64,
+        read: Box<Read>,
+        permit: Option<ReadPermit>,
+        seen: Box<Seen>,
+        applied: u64,
+    },
+    Beat {
+        host: usize,
+        run: u64,
+        connection: u64,
+    },
 }
 
 impl Happening {
@@ -203,6 +274,7 @@ impl Happening {
             Happening::Look { host, .. } => [16, *host as u64],
             Happening::Recheck { applied, .. } => [17, *applied],
             Happening::Beat { connection, .. } => [18, *connection],
+            Happening::Shown { host, .. } => [19, *host as u64],
         }
     }
 }
@@ -447,6 +519,7 @@ impl World {
                 }
             }
             Happening::Synced { host, run } => self.synced(host, run),
+            Happening::Shown { host, run } => self.shown(host, run),
             Happening::Resume { host, run } => self.resume(host, run),
             Happening::Client { client, at } => self.client(client, at),
             Happening::Asked { connection, wanted } => self.asked(connection, wanted),

@@ -89,8 +89,8 @@ impl Intake {
 
     /// Has the batch written. One at a time: there is one connection.
     pub fn begin(&self, connection: Connection, batch: Batch) -> io::Result<()> {
-        let order = self.orders.as_ref().map(|orders| orders.send((connection, batch)));
-        if matches!(order, Some(Ok(()))) { Ok(()) } else { Err(ended()) }
+        let orders = self.orders.as_ref().ok_or_else(ended)?;
+        orders.send((connection, batch)).map_err(|_| ended())
     }
 
     /// The connection, and what came of the batch, if it is done; with `wait`, once it is.
