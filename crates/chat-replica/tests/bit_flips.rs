@@ -192,7 +192,7 @@ fn template(dir: &Path, truth: &Truth, checkpointed: bool) -> Template {
     let begin = truth.last() / 2;
     let mut node = follow(&path, &truth.entries[..begin as usize], begin - 3);
     free_some_pages(node.disk_mut(), &truth.entries[begin as usize - 1]);
-    take_in(node.disk_mut());
+    node.disk_mut().take_in_all().expect("taken in");
     drop(node);
     let connection = connect(&path);
     connection
@@ -202,7 +202,7 @@ fn template(dir: &Path, truth: &Truth, checkpointed: bool) -> Template {
     drop(connection);
     let mut node = follow(&path, &truth.entries, truth.last());
     let member = node.replica().status().me;
-    take_in(node.disk_mut());
+    node.disk_mut().take_in_all().expect("taken in");
     drop(node);
     // It has gone on since, and means nothing any more.
     std::fs::remove_file(path.join("replica.redo")).expect("removed");
@@ -213,15 +213,6 @@ fn template(dir: &Path, truth: &Truth, checkpointed: bool) -> Template {
     Template { path, member }
 }
 
-/// Until the database has everything.
-fn take_in(disk: &mut SqliteDisk) {
-    disk.show().expect("handed over");
-    while disk.is_showing() {
-        std::thread::yield_now();
-        disk.settle().expect("taken in");
-    }
-}
-
 fn free_some_pages(disk: &mut SqliteDisk, end: &Entry) {
     let mut last = end.clone();
     disk.begin(true).expect("begun");
@@ -230,7 +221,7 @@ fn free_some_pages(disk: &mut SqliteDisk, end: &Entry) {
         disk.persist(&Persist::Append(last.clone())).expect("persisted");
     }
     disk.commit().expect("committed");
-    take_in(disk);
+    disk.take_in_all().expect("taken in");
     disk.begin(true).expect("begun");
     disk.persist(&Persist::CutBack(end.index + 1)).expect("cut back");
     disk.commit().expect("committed");
@@ -442,7 +433,7 @@ fn every_frame_of_the_redo_log() {
     let (dir, mut truth) = (scratch(), Truth::new());
     let path = dir.path().join("template");
     let early = truth.last() as usize - 30;
-    take_in(follow(&path, &truth.entries[..early], early as u64).disk_mut());
+    follow(&path, &truth.entries[..early], early as u64).disk_mut().take_in_all().expect("taken in");
     let (mut disk, member, _) = open(&path);
     for entry in &truth.entries[early..] {
         disk.begin(true).expect("begun");

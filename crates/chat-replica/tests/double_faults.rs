@@ -43,7 +43,7 @@ fn run(path: &Path, entries: &[Entry]) -> Member {
         disk.persist(&Persist::Append(entry.clone())).expect("persisted");
         disk.commit().expect("committed");
     }
-    disk.show().expect("the database takes it in");
+    disk.take_in_all().expect("taken in");
     me
 }
 

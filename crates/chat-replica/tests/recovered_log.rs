@@ -134,6 +134,7 @@ fn an_entry_that_is_cut_back_is_not_applied_from_the_disk() {
     while node.is_behind() {
         node.turn(Time(1_000_000), [], &|| Time(1_000_000), &mut Nobody).expect("the disk works");
     }
+    node.disk_mut().take_in_all().expect("taken in");
     let known = |name: &str| {
         let name = Username::parse(name).expect("a name");
         node.disk().state().account_by_name(&name).expect("readable").is_some()
@@ -304,6 +305,7 @@ fn is_repaired(directory: &Arc<DataDirectory>, append: Append) {
         node.turn(Time(1_000_000), [], &|| Time(1_000_000), &mut Nobody).expect("the disk works");
     }
     assert_eq!((node.replica().status().impaired_until, node.replica().log().last().index), (None, 5));
+    node.disk_mut().take_in_all().expect("taken in");
     let accounts = chat_core::Lookup::counters(&node.disk().state()).expect("readable").accounts;
     assert_eq!((accounts, node.disk().applied()), (4, 5), "each was applied once");
     drop(node);

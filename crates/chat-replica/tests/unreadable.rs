@@ -47,7 +47,7 @@ fn template(checkpointed: bool) -> (TempDir, PathBuf, Member) {
         disk.persist(&Persist::Promise(EPOCH)).expect("persisted");
         disk.persist(&Persist::Append(entry)).expect("persisted");
         disk.commit().expect("committed");
-        disk.show().expect("the database takes it in");
+        disk.take_in_all().expect("taken in");
     }
     drop(disk);
     // It has gone on since, and means nothing any more.

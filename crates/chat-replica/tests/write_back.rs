@@ -64,7 +64,7 @@ proptest! {
                 Then::Nothing => disk.settle().expect("taken in"),
                 Then::HandOver => disk.show().expect("handed over"),
                 Then::Show => {
-                    show(&mut disk);
+                    disk.take_in_all().expect("taken in");
                     prop_assert_eq!(disk.visible(), disk.applied());
                     prop_assert_eq!(state_hash(&disk.state()).expect("readable"), hash(&memory));
                 }
@@ -79,16 +79,8 @@ proptest! {
                 }
             }
         }
-        show(&mut disk);
+        disk.take_in_all().expect("taken in");
         prop_assert_eq!(state_hash(&disk.state()).expect("readable"), hash(&memory));
-    }
-}
-
-fn show(disk: &mut SqliteDisk) {
-    disk.show().expect("handed over");
-    while disk.is_showing() {
-        std::thread::yield_now();
-        disk.settle().expect("taken in");
     }
 }
 

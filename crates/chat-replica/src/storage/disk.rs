@@ -223,8 +223,7 @@ impl SqliteDisk {
     pub fn become_another(&mut self) -> Result<(), DiskError> {
         let disk = DiskId(recovery::random());
         // Another disk has no use for this one's redo log.
-        self.land()?;
-        self.take_in(false)?;
+        self.take_in_all()?;
         let Some(connection) = &mut self.writer else { return Ok(()) };
         connection.execute_batch("PRAGMA synchronous = FULL")?;
         let transaction = connection.transaction()?;
@@ -235,6 +234,18 @@ impl SqliteDisk {
         self.end.run = self.end.run.map(|run| Run { disk, ..run });
         self.mark_file.write(self.end).map_err(DiskError::File)?;
         self.directory.identify(&self.identity).map_err(DiskError::File)
+    }
+
+    /// Has the database take in everything, and waits for that.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn take_in_all(&mut self) -> Result<(), DiskError> {
+        self.land()?;
+        if self.visible < self.standing.applied || !self.tail.is_empty() {
+            self.take_in(false)?;
+        }
+        Ok(())
     }
 
     /// The state, for looking at it between turns.

@@ -1,8 +1,8 @@
 //! A write-back cache over the state: step ⑦ without a page of the database for most commands.
 //!
-//! What sends and acknowledgements change is kept here, and goes into the database later, many commands in one transaction: hot rows once,
-//! new rows side by side. Nothing rests on it: the log has it all, and what a crash takes from here is carried out again from there. All
-//! other commands, which are rare, change the database at once.
+//! What commands change is kept here, and goes into the database later, many commands in one transaction: hot rows once,
+//! new rows side by side. Nothing rests on it: the log has it all, and what a crash takes from here is carried out again from there. Only
+//! the deletion of an account, which is rare, changes the database at once.
 //!
 //! Rows that commands look up again and again are kept within a bound; those that wait to be written are bounded by whoever applies
 //! ([`WriteBack::is_full`]). While some are being written by another thread ([`WriteBack::hand_over`]), they are looked up here, too.
@@ -53,6 +53,10 @@ struct Known {
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     counters: Option<Counters>,
+    accounts: BTreeMap<AccountId, (Account, PasswordHash)>,
+    names: BTreeMap<Username, AccountId>,
+    /// `None`: it has ended.
+    sessions: BTreeMap<TokenHash, Option<Session>>,
     marks: BTreeMap<AccountId, Marks>,
     messages: Vec<Arc<Message>>,
     requests: BTreeMap<(RequestKey, Scope), RequestRecord>,
@@ -67,6 +71,12 @@ impl Waiting {
     pub fn write(&self, state: &mut SqliteState<'_>) -> Result<()> {
         if let Some(numbers) = self.counters {
             state.set_counters(numbers)?;
+        }
+        self.accounts.values().try_for_each(|(account, password)| state.insert_account(account, password))?;
+        for (token, session) in &self.sessions {
+            // One that ended can be followed by another with its token.
+            state.remove_session(token)?;
+            session.iter().try_for_each(|session| state.insert_session(session))?;
         }
         state.set_all_marks(self.marks.iter().map(|(account, marks)| (*account, *marks)))?;
         state.insert_messages(&self.messages)?;
@@ -90,7 +100,7 @@ impl WriteBack {
 
     /// Whether carrying this out changes nothing in the database yet. Everything else needs a transaction, which must write what waits, too.
     pub fn takes(command: &Command) -> bool {
-        matches!(command, Command::Send { .. } | Command::Acknowledge { .. })
+        !matches!(command, Command::DeleteAccount { .. })
     }
 
     /// Whether so much waits that it should be written.
@@ -109,13 +119,25 @@ impl WriteBack {
     }
 
     fn holds(&self, rows: usize, bytes: usize) -> bool {
-        let Waiting { marks, messages, requests, bytes: held, .. } = &self.waiting;
-        messages.len().max(marks.len()).max(requests.len()) >= rows || *held >= bytes
+        let Waiting { accounts, sessions, marks, messages, requests, bytes: held, .. } = &self.waiting;
+        let most = [accounts.len(), sessions.len(), marks.len(), messages.len(), requests.len()].into_iter().max();
+        most >= Some(rows) || *held >= bytes
     }
 
     /// What is not in the database yet, the newest first.
     fn unwritten(&self) -> impl Iterator<Item = &Waiting> {
         std::iter::once(&self.waiting).chain(self.leaving.as_deref())
+    }
+
+    /// What is found in the database, and what comes of it: sessions that have ended are gone, and all that were opened are there.
+    fn overlaid(&self, mut sessions: Vec<Session>) -> Vec<Session> {
+        let mut newer: Vec<&Waiting> = self.unwritten().collect();
+        newer.reverse();
+        for unwritten in newer {
+            sessions.retain(|session| !unwritten.sessions.contains_key(&session.token));
+            sessions.extend(unwritten.sessions.values().flatten().cloned());
+        }
+        sessions
     }
 
     /// The state, changed through this cache.
@@ -175,6 +197,9 @@ impl Lookup for CachedState<'_> {
     type Error = rusqlite::Error;
 
     fn account(&self, id: AccountId) -> Result<Option<Account>> {
+        if let Some((account, _)) = self.cache.unwritten().find_map(|unwritten| unwritten.accounts.get(&id)) {
+            return Ok(Some(account.clone()));
+        }
         let known = &mut *self.cache.known.borrow_mut();
         if let Some(account) = known.accounts.get(&id) {
             return Ok(Some(account.clone()));
@@ -184,6 +209,9 @@ impl Lookup for CachedState<'_> {
     }
 
     fn account_by_name(&self, name: &Username) -> Result<Option<Account>> {
+        if let Some(id) = self.cache.unwritten().find_map(|unwritten| unwritten.names.get(name)) {
+            return self.account(*id);
+        }
         let known = &mut *self.cache.known.borrow_mut();
         let id = known.names.get(name).copied();
         if let Some(account) = id.and_then(|id| known.accounts.get(&id)) {
@@ -194,6 +222,9 @@ impl Lookup for CachedState<'_> {
     }
 
     fn session(&self, token: &TokenHash) -> Result<Option<Session>> {
+        if let Some(session) = self.cache.unwritten().find_map(|unwritten| unwritten.sessions.get(token)) {
+            return Ok(session.clone());
+        }
         let sessions = &mut self.cache.known.borrow_mut().sessions;
         if let Some(session) = sessions.get(token) {
             return Ok(Some(session.clone()));
@@ -205,11 +236,19 @@ impl Lookup for CachedState<'_> {
     }
 
     fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>> {
-        self.state.sessions_of(account)
+        let mut sessions = self.cache.overlaid(self.state.sessions_of(account)?);
+        sessions.retain(|session| session.account == account);
+        sessions.sort_by_key(|session| session.number);
+        Ok(sessions)
     }
 
     fn expired_sessions(&self, at: Timestamp, limit: usize) -> Result<Vec<Session>> {
-        self.state.expired_sessions(at, limit)
+        let unwritten: usize = self.cache.unwritten().map(|unwritten| unwritten.sessions.len()).sum();
+        let mut sessions = self.cache.overlaid(self.state.expired_sessions(at, limit + unwritten)?);
+        sessions.retain(|session| session.expires_at <= at);
+        sessions.sort_by_key(|session| (session.expires_at, session.number));
+        sessions.truncate(limit);
+        Ok(sessions)
     }
 
     fn request(&self, key: &RequestKey, scope: Scope) -> Result<Option<RequestRecord>> {
@@ -257,21 +296,28 @@ impl Store for CachedState<'_> {
     }
 
     fn insert_account(&mut self, account: &Account, password: &PasswordHash) -> Result<()> {
-        self.state.insert_account(account, password)
+        let waiting = &mut self.cache.waiting;
+        waiting.names.insert(account.name.clone(), account.id);
+        waiting.accounts.insert(account.id, (account.clone(), password.clone()));
+        Ok(())
     }
 
     fn bury_account(&mut self, id: AccountId) -> Result<()> {
+        // It may not be in the database yet.
+        self.cache.write(&mut self.state)?;
         self.known().accounts.pop(&id);
         self.state.bury_account(id)
     }
 
     fn insert_session(&mut self, session: &Session) -> Result<()> {
-        self.state.insert_session(session)
+        self.cache.waiting.sessions.insert(session.token, Some(session.clone()));
+        Ok(())
     }
 
     fn remove_session(&mut self, token: &TokenHash) -> Result<()> {
         self.known().sessions.pop(token);
-        self.state.remove_session(token)
+        self.cache.waiting.sessions.insert(*token, None);
+        Ok(())
     }
 
     fn set_marks(&mut self, account: AccountId, marks: Marks) -> Result<()> {
