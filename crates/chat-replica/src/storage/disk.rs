@@ -2,8 +2,9 @@
 //!
 //! What a turn makes durable is synced in the redo log. The database takes that in later, together with the state (`intake`).
 
+use super::database::Database;
 use super::directory::{DataDirectory, Identity};
-use super::intake::{self, Batch, Intake};
+use super::intake::Batch;
 use super::mark::{Mark, MarkFile, Run};
 use super::migrations::{self, MigrationError};
 use super::recovery::{self, Standing};
@@ -12,7 +13,7 @@ use super::state::{STATEMENTS, SqliteState};
 use super::tail::{Layers, Tail};
 use super::wal::{self, Checkpointer};
 use super::write_back::WriteBack;
-use super::{damage, protect, readers, salvage, words};
+use super::{damage, protect, salvage, words};
 use crate::failpoint::{Point, reach};
 use crate::node::Disk;
 use crate::protocol::*;
@@ -86,21 +87,13 @@ const CACHE_KIB: i32 = 32 * 1024;
 /// The SQLite file of one replica, as its only writer.
 #[derive(Debug)]
 pub struct SqliteDisk {
-    /// First, so that its thread has ended before anything else goes.
-    intake: Intake,
-    /// `None` while the intake has it.
-    writer: Option<Connection>,
-    /// For looking at the database meanwhile.
-    reader: Connection,
-    /// What is being written.
-    leaving: Option<Leaving>,
+    /// First, so that its threads have ended before anything else goes.
+    database: Database,
     directory: Arc<DataDirectory>,
     mark_file: MarkFile,
     redo: Redo,
     /// What was made durable and is not in the database yet.
     tail: Tail,
-    /// The last turn that the database holds durably.
-    durable: u64,
     /// The log's end as it will be after the turn; what the mark says after its sync.
     end: Mark,
     identity: Identity,
@@ -109,23 +102,9 @@ pub struct SqliteDisk {
     cache: WriteBack,
     /// What was carried out, also of what is not in the database yet.
     standing: Standing,
-    /// The last log entry that the database has carried out.
-    visible: u64,
     committed: u64,
-    /// The turn changes the database: all that waits goes with it.
-    in_transaction: bool,
     /// A read that failed: the turn ends with it.
     failed: RefCell<Option<rusqlite::Error>>,
-    checkpointer: Checkpointer,
-}
-
-/// A batch that the intake has.
-#[derive(Debug)]
-struct Leaving {
-    tail: Arc<Tail>,
-    applied: u64,
-    /// The last turn in it, if the database is synced then.
-    durable: Option<u64>,
 }
 
 impl SqliteDisk {
@@ -187,25 +166,18 @@ impl SqliteDisk {
         recovery::remember_mark(&connection)?;
         let identity = Identity { replica: id, disk, cluster: recovered.cluster };
         let disk = SqliteDisk {
-            intake: Intake::start(directory.clone()).map_err(DiskError::File)?,
-            writer: Some(connection),
-            reader: readers::open(&directory.database())?,
-            leaving: None,
+            database: Database::new(connection, checkpointer, directory.clone(), standing.applied)?,
             directory,
             mark_file,
             redo,
             tail: Tail::after(end.index),
-            durable: 0,
             end,
             identity,
             identity_changed: false,
             cache: WriteBack::new(),
-            visible: standing.applied,
             standing,
             committed,
-            in_transaction: false,
             failed: RefCell::new(None),
-            checkpointer,
         };
         Ok((disk, member, recovered))
     }
@@ -224,7 +196,7 @@ impl SqliteDisk {
         let disk = DiskId(recovery::random());
         // Another disk has no use for this one's redo log.
         self.take_in_all()?;
-        let Some(connection) = &mut self.writer else { return Ok(()) };
+        let Some(connection) = self.database.writer() else { return Ok(()) };
         connection.execute_batch("PRAGMA synchronous = FULL")?;
         let transaction = connection.transaction()?;
         transaction.execute("UPDATE replica SET disk = ?", [disk.0])?;
@@ -241,41 +213,27 @@ impl SqliteDisk {
     /// # Errors
     /// If the disk fails.
     pub fn take_in_all(&mut self) -> Result<(), DiskError> {
-        self.land()?;
-        if self.visible < self.standing.applied || !self.tail.is_empty() {
-            self.take_in(false)?;
-        }
-        Ok(())
+        self.settle_by(true)?;
+        if self.is_behind() { self.take_in(false) } else { Ok(()) }
     }
 
     /// The state, for looking at it between turns.
     pub fn state(&self) -> SqliteState<'_> {
-        SqliteState::new(self.connection())
+        SqliteState::new(self.database.connection())
     }
 
     /// Told whenever something became visible that did not at once: for the next turn to take note of.
     pub fn shown(&self) -> Arc<Notify> {
-        self.intake.taken.clone()
-    }
-
-    /// The writer, or the reader while that is away.
-    fn connection(&self) -> &Connection {
-        self.writer.as_ref().unwrap_or(&self.reader)
+        self.database.taken()
     }
 
     fn log(&self) -> Layers<'_> {
-        let leaving = self.leaving.as_ref().map(|leaving| &*leaving.tail);
-        Layers { connection: self.connection(), leaving, tail: &self.tail }
+        Layers { connection: self.database.connection(), leaving: self.database.leaving(), tail: &self.tail }
     }
 
-    /// Opens the turn's transaction, now that there is something to write.
-    fn open_transaction(&mut self) -> Result<(), DiskError> {
-        if !self.in_transaction {
-            self.land()?;
-            intake::run(self.connection(), "BEGIN IMMEDIATE")?;
-            self.in_transaction = true;
-        }
-        Ok(())
+    /// Whether the database does not have everything that it is to have.
+    fn is_behind(&self) -> bool {
+        self.database.visible() < self.standing.applied || !self.tail.is_empty()
     }
 
     /// The mark says what the last commit made of the log's end, and what is known committed.
@@ -299,42 +257,18 @@ impl SqliteDisk {
 
     /// The database takes in everything, here and now.
     fn take_in(&mut self, durably: bool) -> Result<(), DiskError> {
-        self.open_transaction()?;
+        self.settle_by(true)?;
         let batch = self.batch(durably);
-        let written = batch.write(self.connection(), &self.directory);
-        self.in_transaction = false;
-        self.taken_in(batch.applied, durably.then_some(batch.number), written)
-    }
-
-    /// The intake has the database take in everything.
-    fn hand_over(&mut self) -> Result<(), DiskError> {
-        let Some(writer) = self.writer.take() else { return Ok(()) };
-        let batch = self.batch(self.redo.is_full(self.durable));
-        let durable = batch.durably.then_some(batch.number);
-        self.leaving = Some(Leaving { tail: batch.tail.clone(), applied: batch.applied, durable });
-        self.intake.begin(writer, batch).map_err(DiskError::File)
-    }
-
-    /// Waits until the intake is done.
-    fn land(&mut self) -> Result<(), DiskError> {
-        self.take_note(true)
-    }
-
-    fn take_note(&mut self, wait: bool) -> Result<(), DiskError> {
-        if self.leaving.is_none() {
-            return Ok(());
-        }
-        let Some((writer, written)) = self.intake.done(wait).map_err(DiskError::File)? else { return Ok(()) };
-        self.writer = Some(writer);
-        let Some(leaving) = self.leaving.take() else { return Ok(()) };
-        self.taken_in(leaving.applied, leaving.durable, written)
-    }
-
-    fn taken_in(&mut self, applied: u64, durable: Option<u64>, written: rusqlite::Result<()>) -> Result<(), DiskError> {
-        written.map_err(|error| self.checkpointer.reason().unwrap_or(error))?;
+        self.database.take_in(&batch)?;
         self.cache.landed();
-        self.visible = applied;
-        self.durable = durable.unwrap_or(self.durable);
+        Ok(())
+    }
+
+    /// Takes note of what the database has taken in since, or waits for it.
+    fn settle_by(&mut self, waiting: bool) -> Result<(), DiskError> {
+        if self.database.settle(waiting)? {
+            self.cache.landed();
+        }
         Ok(())
     }
 
@@ -390,19 +324,19 @@ impl Disk for SqliteDisk {
     }
 
     fn visible(&self) -> u64 {
-        self.visible
+        self.database.visible()
     }
 
     fn is_full(&self) -> bool {
-        self.cache.is_full() || self.redo.is_full(self.durable)
+        self.cache.is_full() || self.redo.is_full(self.database.durable())
     }
 
     fn is_showing(&self) -> bool {
-        self.leaving.is_some()
+        self.database.is_busy()
     }
 
     fn settle(&mut self) -> Result<(), DiskError> {
-        self.take_note(false)
+        self.settle_by(false)
     }
 
     fn begin(&mut self, _sync: bool) -> Result<(), DiskError> {
@@ -415,13 +349,12 @@ impl Disk for SqliteDisk {
             let unreadable = |source| DiskError::Unreadable { index: entry.index, source };
             let commands = chat_core::codec::decode(batch).map_err(unreadable)?;
             if !commands.iter().all(WriteBack::takes) {
-                self.open_transaction()?;
+                self.settle_by(true)?;
+                self.database.begin()?;
             }
             let replica = entry.epoch.replica.0;
             let provenance = Provenance { index: entry.index, round: entry.epoch.round, replica };
-            // Not by a method: the cache is borrowed apart from it.
-            let connection = self.writer.as_ref().unwrap_or(&self.reader);
-            let mut state = self.cache.over(SqliteState::new(connection));
+            let mut state = self.cache.over(SqliteState::new(self.database.connection()));
             results.reserve(commands.len());
             for command in &commands {
                 results.push(chat_core::apply(&mut state, provenance, command)?);
@@ -449,12 +382,13 @@ impl Disk for SqliteDisk {
         if let Some(error) = self.failed.take() {
             return Err(DiskError::Database(error));
         }
-        let is_durable = !self.redo.is_waiting() || self.redo.sync(self.durable).map_err(DiskError::File)?;
-        if self.in_transaction || !is_durable {
+        let durable = self.database.durable();
+        let is_durable = !self.redo.is_waiting() || self.redo.sync(durable).map_err(DiskError::File)?;
+        if self.database.is_in_transaction() || !is_durable {
             self.take_in(!is_durable)?;
         } else if self.cache.is_overfull() {
             // Whoever carries out faster than the database takes in waits for it.
-            self.land()?;
+            self.settle_by(true)?;
         }
         reach(Point::BeforeMark);
         self.write_mark()?;
@@ -465,13 +399,15 @@ impl Disk for SqliteDisk {
     }
 
     fn show(&mut self) -> Result<(), DiskError> {
-        if self.leaving.is_some() || (self.visible == self.standing.applied && self.tail.is_empty()) {
+        if self.database.is_busy() || !self.is_behind() {
             return Ok(());
         }
-        if self.cache.is_little() && !self.redo.is_full(self.durable) {
+        let durably = self.redo.is_full(self.database.durable());
+        if self.cache.is_little() && !durably {
             self.take_in(false)?;
         } else {
-            self.hand_over()?;
+            let batch = self.batch(durably);
+            self.database.hand_over(batch)?;
         }
         self.write_mark()
     }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `directory` | the data directory: whose it is, who uses it, where the files are |
 //! | `disk` | the writer: one batch, one sync |
+//! | `database` | the database, and who has the connection that writes |
 //! | `redo` | the file that a turn is synced in |
 //! | `intake` | how the database takes that in |
 //! | `tail` | what is in there and not in the database yet |
@@ -29,6 +30,7 @@ pub(crate) mod aside;
 mod chain;
 mod copy;
 pub(crate) mod damage;
+mod database;
 pub mod directory;
 pub mod disk;
 mod intake;

@@ -240,7 +240,8 @@ mod tests {
     /// A look may give its place back only after it was answered.
     async fn all_are_free(readers: &Readers) {
         let all = readers.shared.places.acquire_many(LINE as u32);
-        tokio::time::timeout(std::time::Duration::from_secs(20), all).await.expect("all are free").expect("open");
+        let all = tokio::time::timeout(std::time::Duration::from_secs(20), all).await.expect("all are free");
+        drop(all.expect("open"));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,157 @@
+//! The database, and who has the connection that writes: a turn, or the thread beside the turns.
+
+use super::directory::DataDirectory;
+use super::disk::DiskError;
+use super::intake::{self, Batch, Intake};
+use super::readers;
+use super::tail::Tail;
+use super::wal::Checkpointer;
+use rusqlite::Connection;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// As its only writer.
+#[derive(Debug)]
+pub(super) struct Database {
+    /// First, so that its thread has ended before anything else goes.
+    intake: Intake,
+    /// `None` while the intake has it.
+    writer: Option<Connection>,
+    /// For looking at the database meanwhile.
+    reader: Connection,
+    leaving: Option<Leaving>,
+    in_transaction: bool,
+    /// The last log entry that it has carried out.
+    visible: u64,
+    /// The last turn that it holds durably.
+    durable: u64,
+    directory: Arc<DataDirectory>,
+    checkpointer: Checkpointer,
+}
+
+/// A batch that the intake has.
+#[derive(Debug)]
+struct Leaving {
+    tail: Arc<Tail>,
+    applied: u64,
+    /// The last turn in it, if the database is synced then.
+    durable: Option<u64>,
+}
+
+impl Database {
+    /// # Errors
+    /// If there can be no more threads or file handles.
+    pub fn new(
+        writer: Connection,
+        checkpointer: Checkpointer,
+        directory: Arc<DataDirectory>,
+        applied: u64,
+    ) -> Result<Database, DiskError> {
+        Ok(Database {
+            intake: Intake::start(directory.clone()).map_err(DiskError::File)?,
+            writer: Some(writer),
+            reader: readers::open(&directory.database())?,
+            leaving: None,
+            in_transaction: false,
+            visible: applied,
+            durable: 0,
+            directory,
+            checkpointer,
+        })
+    }
+
+    /// The last log entry that it has carried out.
+    pub fn visible(&self) -> u64 {
+        self.visible
+    }
+
+    /// The last turn that it holds durably.
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Whether the intake is at work.
+    pub fn is_busy(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    /// Whether the turn changes it.
+    pub fn is_in_transaction(&self) -> bool {
+        self.in_transaction
+    }
+
+    /// The end of the log that the intake is writing.
+    pub fn leaving(&self) -> Option<&Tail> {
+        self.leaving.as_ref().map(|leaving| &*leaving.tail)
+    }
+
+    /// Told whenever the intake is done.
+    pub fn taken(&self) -> Arc<Notify> {
+        self.intake.taken.clone()
+    }
+
+    /// To look with: the writer, or the reader while that is away.
+    pub fn connection(&self) -> &Connection {
+        self.writer.as_ref().unwrap_or(&self.reader)
+    }
+
+    /// To write with, once the intake is done. `None` after an error.
+    pub fn writer(&mut self) -> Option<&mut Connection> {
+        self.writer.as_mut()
+    }
+
+    /// Opens the turn's transaction, unless it is open. The intake must be done.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn begin(&mut self) -> rusqlite::Result<()> {
+        if !self.in_transaction {
+            intake::run(self.connection(), "BEGIN IMMEDIATE")?;
+            self.in_transaction = true;
+        }
+        Ok(())
+    }
+
+    /// Takes a batch in, here and now. The intake must be done.
+    ///
+    /// # Errors
+    /// SQLite's own; the process must end.
+    pub fn take_in(&mut self, batch: &Batch) -> Result<(), DiskError> {
+        self.begin()?;
+        let written = batch.write(self.connection(), &self.directory);
+        self.in_transaction = false;
+        self.taken_in(batch.applied, batch.durably.then_some(batch.number), written)
+    }
+
+    /// Has the intake take a batch in. It must be done with the one before.
+    ///
+    /// # Errors
+    /// If its thread is gone; the process must end.
+    pub fn hand_over(&mut self, batch: Batch) -> Result<(), DiskError> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        let (tail, durable) = (batch.tail.clone(), batch.durably.then_some(batch.number));
+        self.leaving = Some(Leaving { tail, applied: batch.applied, durable });
+        self.intake.begin(writer, batch).map_err(DiskError::File)
+    }
+
+    /// Takes note of what the intake has done, or waits until it is done. Whether a batch was taken in.
+    ///
+    /// # Errors
+    /// What came of the batch; the process must end.
+    pub fn settle(&mut self, wait: bool) -> Result<bool, DiskError> {
+        if self.leaving.is_none() {
+            return Ok(false);
+        }
+        let Some((writer, written)) = self.intake.done(wait).map_err(DiskError::File)? else { return Ok(false) };
+        self.writer = Some(writer);
+        let Some(Leaving { applied, durable, .. }) = self.leaving.take() else { return Ok(false) };
+        self.taken_in(applied, durable, written).map(|()| true)
+    }
+
+    fn taken_in(&mut self, applied: u64, durable: Option<u64>, written: rusqlite::Result<()>) -> Result<(), DiskError> {
+        written.map_err(|error| self.checkpointer.reason().unwrap_or(error))?;
+        self.visible = applied;
+        self.durable = durable.unwrap_or(self.durable);
+        Ok(())
+    }
+}
