@@ -17,7 +17,7 @@ use rack::Rack;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use talk::{Talk, Told};
 
 /// Every way in which the power goes at a sync.
@@ -76,9 +76,6 @@ fn demand<T>(result: Result<T, String>, place: &str, rack: &Rack) -> T {
 
 /// A part of the life of a replica that is alone, and which is repeated with a cut at each of its syncs.
 struct Life {
-    /// The data that it begins with, if any, and what was told before.
-    template: Option<PathBuf>,
-    told: Told,
     batch: usize,
     padding: usize,
     /// After so many messages the process crashes, and after as many again this is over.
@@ -86,32 +83,20 @@ struct Life {
 }
 
 impl Life {
-    fn lay_down(&self, rack: &Rack) {
-        let data = rack.data(0);
-        let _ = std::fs::remove_dir_all(&data);
-        if let Some(template) = &self.template {
-            std::fs::create_dir(&data).expect("a folder");
-            for entry in std::fs::read_dir(template).expect("there").flatten() {
-                std::fs::copy(entry.path(), data.join(entry.file_name())).expect("copied");
-            }
-        }
-        rack.disks[0].settle();
-    }
-
     /// Lives it until the power goes, at this sync or at its end. Returns what goes on talking, and how many syncs there were.
     async fn live(&self, rack: &mut Rack, at: u32, when: When, model: Model) -> Result<(Talk, u32), String> {
-        self.lay_down(rack);
+        let _ = std::fs::remove_dir_all(rack.data(0));
+        rack.disks[0].settle();
         rack.supply.switch_on(0);
         let writeback = if model == Model::Torn { WRITEBACK } else { 0 };
         rack.boot(0, writeback);
         rack.supply.arm(0, at, when, &[0]);
-        let mut talk = Talk::begin(&rack.servers(), self.told.clone(), self.batch, self.padding);
-        let begun = self.told.sent.len();
-        if reached_with_power(rack, &mut talk, begun + self.half).await? {
+        let mut talk = Talk::begin(&rack.servers(), Told::default(), self.batch, self.padding);
+        if reached_with_power(rack, &mut talk, self.half).await? {
             // A crash of the process: what it wrote and did not sync is in the page cache, for its successor.
             rack.replicas[0].down(Fault::Kill).await.map_err(|broken| broken.to_string())?;
             rack.replicas[0].launch().map_err(|broken| broken.to_string())?;
-            if reached_with_power(rack, &mut talk, begun + 2 * self.half).await? {
+            if reached_with_power(rack, &mut talk, 2 * self.half).await? {
                 rack.supply.switch_off(&[0]);
             }
         }
@@ -164,7 +149,7 @@ async fn cut_everywhere(name: &str, mut rack: Rack, life: Life, few: usize, seed
         let (talk, _) = demand(life.live(&mut rack, *at, *when, *model).await, &place, &rack);
         let told = demand(goes_on(&mut rack, talk).await, &place, &rack);
         tally.cut(*model);
-        tally.acknowledged += told.sent.len() - life.told.sent.len();
+        tally.acknowledged += told.sent.len();
     }
     let points: std::collections::BTreeSet<u32> = places.iter().map(|(at, ..)| *at).collect();
     let (points, ways) = (points.len(), places.len());
@@ -177,36 +162,18 @@ async fn cut_everywhere(name: &str, mut rack: Rack, life: Life, few: usize, seed
 async fn one_replica_from_its_first_sync_on() {
     let seed = seed();
     let Some(rack) = or_skip(Rack::new("young", 1, seed)) else { return };
-    let life = Life { template: None, told: Told::default(), batch: 3, padding: 0, half: 12 };
+    let life = Life { batch: 3, padding: 0, half: 12 };
     cut_everywhere("one replica, from its first sync on", rack, life, 8, seed).await;
 }
 
-/// A write-ahead log that is nearly full: it goes into the database, and begins anew.
+/// So much is written that each area of the redo log is written over, and the write-ahead log goes into the database, in each process run.
 #[tokio::test]
-async fn one_replica_whose_log_goes_into_the_database() {
+async fn one_replica_whose_logs_are_written_over() {
     let seed = seed();
-    let Some(mut rack) = or_skip(Rack::new("checkpoint", 1, seed)) else { return };
-    let template = Path::new(&rack.folder()).join("template");
-    let told = demand(nearly_full(&mut rack, &template).await, "before any cut", &rack);
-    let life = Life { template: Some(template), told, batch: 4, padding: 30_000, half: 16 };
-    cut_everywhere("one replica, whose log goes into the database", rack, life, 6, seed).await;
-}
-
-/// Makes data whose write-ahead log is just below where it goes into the database.
-async fn nearly_full(rack: &mut Rack, template: &Path) -> Result<Told, String> {
-    const ALMOST: u64 = 15_800_000;
-    rack.boot(0, 0);
-    let mut talk = Talk::begin(&rack.servers(), Told::default(), 4, 30_000);
-    let log = rack.data(0).join("replica.db-wal");
-    let size = |log: &Path| std::fs::metadata(log).map_or(0, |about| about.len());
-    while size(&log) < ALMOST {
-        let count = talk.count();
-        talk.reach(count + 4).await?;
-    }
-    let told = talk.end().await?;
-    rack.replicas[0].down(Fault::Kill).await.map_err(|broken| broken.to_string())?;
-    std::fs::rename(rack.data(0), template).map_err(|error| error.to_string())?;
-    Ok(told)
+    let Some(rack) = or_skip(Rack::new("over", 1, seed)) else { return };
+    // 18 MB a run; the redo log has 16 MiB.
+    let life = Life { batch: 12, padding: 60_000, half: 300 };
+    cut_everywhere("one replica, whose logs are written over", rack, life, 6, seed).await;
 }
 
 /// The whole rack, or a part of it, while somebody writes; then what was cut comes back.

@@ -333,3 +333,26 @@ fn too_many_damaged_databases() {
     assert_eq!((found.log.last, found.impaired_until), (20, None));
     assert!(path.join("replica.db.damaged-9").exists());
 }
+
+/// Rule 12: what the redo log knows of the others is newer than what the damaged database knew.
+#[test]
+fn a_process_run_of_another_disk_that_only_the_redo_log_knows() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("1");
+    let seen =
+        |count| Member { id: ReplicaId(1), disk: DiskId([1; 16]), incarnation: Incarnation { count, nonce: count } };
+    let (mut disk, ..) = open(&path);
+    for count in [5, 6] {
+        disk.begin(true).expect("begun");
+        disk.persist(&Persist::Known(seen(count))).expect("persisted");
+        disk.commit().expect("committed");
+        if count == 5 {
+            disk.take_in_all().expect("taken in");
+        }
+    }
+    drop(disk);
+    std::fs::write(path.join("replica.db-damage"), "noted").expect("written");
+    let (_disk, _, found) = open(&path);
+    assert!(set_aside(&path));
+    assert_eq!(found.known, [seen(6)]);
+}

@@ -399,10 +399,10 @@ impl Disk for SqliteDisk {
     }
 
     fn show(&mut self) -> Result<(), DiskError> {
-        if self.database.is_busy() || !self.is_behind() {
+        let durably = self.redo.is_full(self.database.durable());
+        if self.database.is_busy() || !(self.is_behind() || durably) {
             return Ok(());
         }
-        let durably = self.redo.is_full(self.database.durable());
         if self.cache.is_little() && !durably {
             self.take_in(false)?;
         } else {
@@ -509,5 +509,28 @@ mod tests {
             "shorter than acknowledged: corrupt, not short"
         );
         assert_eq!(found.promised, later, "rule 2 holds for what was promised");
+    }
+
+    /// The deletion of an account has the database take in everything at once, but not durably: the area that the turn left is still full then.
+    #[test]
+    fn an_area_that_is_full_does_not_wait_for_the_next_turn() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let directory = Arc::new(DataDirectory::take(&dir.path().join("1"), ReplicaId(1)).expect("free"));
+        let (mut disk, _, _) = SqliteDisk::open(directory, ReplicaId(1)).expect("a new disk");
+        let (epoch, mut hash) = (Epoch { round: 1, replica: ReplicaId(1) }, ChainHash::default());
+        for index in 1..=3 {
+            let entry = Entry::chained(hash, index, epoch, Body::Commands(vec![7; 3 << 20].into()));
+            hash = entry.hash;
+            disk.begin(true).expect("begun");
+            if index == 3 {
+                disk.database.begin().expect("opened");
+            }
+            disk.persist(&Persist::Append(entry)).expect("persisted");
+            disk.commit().expect("committed");
+        }
+        assert!(disk.is_full(), "the first area");
+        disk.show().expect("handed over");
+        disk.settle_by(true).expect("taken in");
+        assert!(!disk.is_full(), "else whoever turns while it is has no rest");
     }
 }

@@ -71,6 +71,8 @@ ALTER TABLE replica ADD COLUMN views INTEGER;
 pub(crate) const REDO_SCHEMA: &str = "
 -- The last turn of the process run `starts` that is in here (`redo`).
 ALTER TABLE replica ADD COLUMN redo INTEGER NOT NULL DEFAULT 0;
+-- How often all that is in here was synced.
+ALTER TABLE replica ADD COLUMN syncs INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// The one row of `replica`.
@@ -194,6 +196,11 @@ pub(crate) fn redo(connection: &Connection) -> Result<u64> {
 /// The turns up to this one are in here.
 pub(crate) fn set_redo(connection: &Connection, number: u64) -> Result<()> {
     connection.prepare_cached("UPDATE replica SET redo = ?")?.execute([number as i64]).map(drop)
+}
+
+/// Changes something: a transaction that leaves every row as it was writes nothing, and so it syncs nothing either.
+pub(crate) fn count_sync(connection: &Connection) -> Result<()> {
+    connection.prepare_cached("UPDATE replica SET syncs = syncs + 1")?.execute([]).map(drop)
 }
 
 /// The index of the last entry; 0 without one.

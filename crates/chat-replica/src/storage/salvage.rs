@@ -106,6 +106,10 @@ fn take_over(
     mark: Option<Mark>,
 ) -> Result<Outcome, DiskError> {
     let mut log = copy_log(old, new)?;
+    if let Ok(checked) = &old.checked {
+        // What the redo log knows of the same disks is newer.
+        copy_known(checked, new)?;
+    }
     let replayed = replay(directory, old, new, &mut facts, mark)?;
     log.goes_on(new, &replayed, mark)?;
     complete(&mut facts, old, directory, &log, mark);
@@ -119,7 +123,9 @@ fn take_over(
     let is_impaired = facts.impaired_until.is_some();
     let mut all = false;
     if let Ok(checked) = &old.checked {
-        copy_knowledge(checked, new, !is_impaired && !is_another)?;
+        if !is_impaired && !is_another {
+            copy_deaths(checked, new)?;
+        }
         all = unless_damaged(log_table::copy_set_aside(checked, new))?.is_some();
     }
     tracing::error!(
@@ -291,13 +297,17 @@ fn complete(facts: &mut Facts, old: &Old, directory: &DataDirectory, log: &Copie
     facts.applied = 0;
 }
 
-/// What was known of other disks, and of this one's earlier process runs: a damaged log gives no word of those (rule 8).
-fn copy_knowledge(old: &Connection, new: &Connection, whole: bool) -> Result<(), DiskError> {
+/// What was known of other disks (rule 12).
+fn copy_known(old: &Connection, new: &Connection) -> Result<(), DiskError> {
     for member in unless_damaged(log_table::known(old))?.unwrap_or_default() {
         log_table::persist(new, &Persist::Known(member))?;
     }
-    let deaths = unless_damaged(log_table::deaths(old))?.unwrap_or_default();
-    for death in deaths.into_iter().filter(|_| whole) {
+    Ok(())
+}
+
+/// The word on this disk's earlier process runs, which a damaged log does not give (rule 8).
+fn copy_deaths(old: &Connection, new: &Connection) -> Result<(), DiskError> {
+    for death in unless_damaged(log_table::deaths(old))?.unwrap_or_default() {
         log_table::record_death(new, &death)?;
     }
     Ok(())
