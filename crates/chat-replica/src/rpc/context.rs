@@ -200,11 +200,11 @@ impl RpcContext {
         let elsewhere = || self.declined(Declined::NotServing);
         let visible = self.within(CATCHING_UP, self.handle.wait_visible(index)).await.ok_or_else(elsewhere)?;
         visible.map_err(|why| self.declined(why))?;
-        let looked = self.within(READING, self.readers.read(dated(look))).await.ok_or_else(elsewhere)?;
+        let looked = self.within(READING, self.readers.read(dated(look.clone()))).await.ok_or_else(elsewhere)?;
         let (looked, applied) = looked?;
         match looked {
-            // A login that has not come here yet looks the same: only the leader knows.
-            Err(Rejection::SessionInvalid) if self.handle.gate.borrow().serving.is_none() => Err(elsewhere()),
+            // A login that has not come here yet looks the same: only the leader knows, when it sees all that is committed.
+            Err(Rejection::SessionInvalid) => self.read_as_leader(look).await,
             value => Ok(Seen { value: value?, applied }),
         }
     }
@@ -242,4 +242,53 @@ fn dated<T>(
     look: impl Fn(&SqliteState<'_>) -> Looked<T>,
 ) -> impl Fn(&SqliteState<'_>) -> rusqlite::Result<(Result<T, Rejection>, u64)> {
     move |state| Ok((look(state)?, state.applied()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::handle::{Control, Gate};
+    use crate::node::Node;
+    use crate::protocol::{self, ClusterId, Epoch, Replica};
+    use crate::storage::{DataDirectory, SqliteDisk};
+    use std::sync::atomic::AtomicU64;
+    use tokio::sync::{mpsc, watch};
+
+    /// A new leader serves before it sees the logins that were committed when that began.
+    #[tokio::test]
+    async fn a_session_is_invalid_once_the_leader_has_looked_at_all_that_was_committed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let id = ReplicaId(1);
+        let directory = Arc::new(DataDirectory::take(&dir.path().join("1"), id).expect("free"));
+        let (disk, me, recovered) = SqliteDisk::open(directory.clone(), id).expect("a new disk");
+        let clock = Clock::start();
+        let config = protocol::Config::new(me, Vec::new(), ClusterId([7; 16]), 1);
+        let status = Node::new(Replica::new(config, recovered, clock.now()), disk).replica().status();
+        let epoch = Epoch { round: 2, replica: id };
+        let lease = clock.now().after(Duration::from_secs(60));
+        let (seen, gate) =
+            watch::channel(Gate { serving: Some(epoch), committed: 7, lease_until: Some(lease), visible: 5 });
+        let (proposals, _proposed) = mpsc::channel(1);
+        let (control, mut asked) = mpsc::channel(1);
+        let handle = Handle {
+            proposals,
+            line_bytes: Arc::default(),
+            control,
+            gate,
+            status: watch::channel(status.clone()).1,
+            news: watch::channel(status).1,
+            answered: Arc::new(AtomicU64::new(5)),
+            clock,
+        };
+        let (readers, subscribers) = (Readers::new(directory), Arc::new(Subscribers::new()));
+        let lifetime = Duration::from_secs(60);
+        let context = RpcContext::new(handle, readers, subscribers, id, Vec::new(), lifetime, CancellationToken::new());
+        let read =
+            tokio::spawn(async move { context.read(Some(1), |state| valid_session(state, &TokenHash([1; 32]))).await });
+        assert!(matches!(asked.recv().await, Some(Control::Show(7))), "it waits for what was committed");
+        seen.send_modify(|gate| gate.visible = 7);
+        let fault = read.await.expect("no panic").expect_err("there is no such session");
+        assert!(fault.is_session_invalid());
+    }
 }
