@@ -416,6 +416,7 @@ impl Disk for SqliteDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_mark_of_a_database_that_is_gone_says_nothing_of_a_new_one() {
@@ -532,5 +533,151 @@ mod tests {
         disk.show().expect("handed over");
         disk.settle_by(true).expect("taken in");
         assert!(!disk.is_full(), "else whoever turns while it is has no rest");
+    }
+
+    /// What a run of the protocol has made durable.
+    #[derive(Default)]
+    struct Acknowledged {
+        log: Vec<Entry>,
+        promised: Epoch,
+        known: u64,
+    }
+
+    #[derive(Clone, Debug)]
+    enum Turn {
+        Append {
+            bytes: usize,
+        },
+        CutBack(u64),
+        Promise,
+        Known,
+        /// It changes the database at once.
+        Transaction,
+        Show,
+        HandOver,
+    }
+
+    fn turn() -> impl Strategy<Value = Turn> {
+        prop_oneof![
+            4 => (1..4usize).prop_map(|size| Turn::Append { bytes: size << 20 }),
+            3 => (0..9000usize).prop_map(|bytes| Turn::Append { bytes }),
+            1 => (1..4u64).prop_map(Turn::CutBack),
+            1 => Just(Turn::Promise),
+            1 => Just(Turn::Known),
+            1 => Just(Turn::Transaction),
+            1 => Just(Turn::Show),
+            2 => Just(Turn::HandOver),
+        ]
+    }
+
+    fn seen(count: u64) -> Member {
+        Member { id: ReplicaId(2), disk: DiskId([2; 16]), incarnation: Incarnation { count, nonce: count } }
+    }
+
+    impl Acknowledged {
+        fn carry_out(&mut self, disk: &mut SqliteDisk, turn: &Turn) {
+            let last = self.log.last().map(|last| last.hash).unwrap_or_default();
+            let epoch = Epoch { round: 1, replica: ReplicaId(1) };
+            let entry = |log: &Vec<Entry>, hash, bytes| {
+                Entry::chained(hash, log.len() as u64 + 1, epoch, Body::Commands(vec![log.len() as u8; bytes].into()))
+            };
+            let mut what = Vec::new();
+            match turn {
+                Turn::Append { bytes } => what.push(Persist::Append(entry(&self.log, last, *bytes))),
+                Turn::CutBack(count) => {
+                    let from = (self.log.len() as u64 + 1).saturating_sub(*count).max(1);
+                    self.log.truncate(from as usize - 1);
+                    let last = self.log.last().map(|last| last.hash).unwrap_or_default();
+                    what.extend([
+                        Persist::CutBack(from),
+                        Persist::Append(entry(&self.log, last, 100 + *count as usize)),
+                    ]);
+                }
+                Turn::Promise => {
+                    self.promised = Epoch { round: self.promised.round + 1, replica: ReplicaId(3) };
+                    what.push(Persist::Promise(self.promised));
+                }
+                Turn::Known => {
+                    self.known += 1;
+                    what.push(Persist::Known(seen(self.known)));
+                }
+                Turn::Transaction => {
+                    disk.open_transaction().expect("opened");
+                    what.push(Persist::Append(entry(&self.log, last, 10)));
+                }
+                Turn::Show => disk.show().expect("shown"),
+                Turn::HandOver => disk.hand_over().expect("handed over"),
+            }
+            for what in &what {
+                disk.persist(what).expect("persisted");
+                if let Persist::Append(entry) = what {
+                    self.log.push(entry.clone());
+                }
+            }
+            disk.commit().expect("committed");
+            if disk.is_full() && !disk.is_showing() {
+                disk.show().expect("shown");
+            }
+        }
+    }
+
+    fn database(directory: &DataDirectory) -> [Vec<u8>; 2] {
+        ["", "-wal"].map(|end| std::fs::read(directory.beside(end)).expect("readable"))
+    }
+
+    fn was_written_in_another_boot(directory: &DataDirectory) {
+        let mut mark = std::fs::read(directory.mark()).expect("readable");
+        for at in [0, 4096] {
+            mark[at + 100..at + 116].fill(9);
+            let check = blake3::hash(&mark[at..at + 116]);
+            mark[at + 116..at + 132].copy_from_slice(&check.as_bytes()[..16]);
+        }
+        std::fs::write(directory.mark(), mark).expect("written");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+
+        /// The power takes what was not synced: the database is as it was when it was synced last, and the mark behind perhaps.
+        #[test]
+        fn a_power_cut_takes_nothing_that_was_acknowledged(
+            runs in prop::collection::vec(prop::collection::vec(turn(), 1..24), 1..4),
+            salvaged in any::<bool>(),
+            another_boot in any::<bool>(),
+        ) {
+            let memory = Path::new("/dev/shm");
+            let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+            let dir = dir.expect("a temporary directory");
+            let mut acknowledged = Acknowledged::default();
+            for turns in runs {
+                let directory = Arc::new(DataDirectory::take(&dir.path().join("1"), ReplicaId(1)).expect("free"));
+                let (mut disk, _, found) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("opened");
+                prop_assert_eq!(found.impaired_until, None);
+                prop_assert_eq!(found.promised, acknowledged.promised);
+                prop_assert!(disk.read(1, usize::MAX) == acknowledged.log);
+                let known = (acknowledged.known > 0).then(|| seen(acknowledged.known));
+                prop_assert_eq!(found.known, known.into_iter().collect::<Vec<_>>());
+                let (mut synced, mut durable) = (database(&directory), 0);
+                for turn in &turns {
+                    acknowledged.carry_out(&mut disk, turn);
+                    disk.settle().expect("taken in");
+                    if disk.durable > durable && disk.leaving.is_none() {
+                        (synced, durable) = (database(&directory), disk.durable);
+                    }
+                }
+                prop_assume!(disk.durable == durable);
+                drop(disk);
+                for (end, bytes) in ["", "-wal"].into_iter().zip(&synced) {
+                    std::fs::write(directory.beside(end), bytes).expect("written");
+                }
+                let _ = std::fs::remove_file(directory.beside("-shm"));
+                if another_boot {
+                    was_written_in_another_boot(&directory);
+                }
+                if salvaged {
+                    std::fs::write(directory.beside("-damage"), "noted").expect("written");
+                }
+            }
+        }
     }
 }
