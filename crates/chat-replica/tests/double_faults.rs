@@ -356,3 +356,30 @@ fn a_process_run_of_another_disk_that_only_the_redo_log_knows() {
     assert!(set_aside(&path));
     assert_eq!(found.known, [seen(6)]);
 }
+
+/// A frame of the redo log that is damaged takes the entries behind it, but not the facts: they hold whatever was lost before them.
+#[test]
+fn facts_behind_a_frame_that_is_damaged() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (path, all) = (dir.path().join("1"), entries(3));
+    let cluster = ClusterId([4; 16]);
+    let other = Member { id: ReplicaId(1), disk: DiskId([1; 16]), incarnation: Incarnation { count: 6, nonce: 6 } };
+    let (mut disk, me, _) = open(&path);
+    let mut turn = |what: Persist| {
+        disk.begin(true).expect("begun");
+        disk.persist(&what).expect("persisted");
+        disk.commit().expect("committed");
+    };
+    turn(Persist::Append(all[0].clone()));
+    turn(Persist::Append(all[1].clone()));
+    [Persist::Promise(EPOCH), Persist::Cluster(cluster), Persist::Known(other)].into_iter().for_each(&mut turn);
+    turn(Persist::Append(all[2].clone()));
+    drop(disk);
+    let file = std::fs::OpenOptions::new().write(true).open(path.join("replica.redo")).expect("there");
+    // In the second entry.
+    file.write_all_at(&[0xff], 4000).expect("written");
+    let (disk, again, found) = open(&path);
+    assert!(again.same_disk(&me) && disk.read(1, usize::MAX) == all[..1]);
+    assert_eq!((found.log.last, found.impaired_until), (1, Some(3)));
+    assert_eq!((found.promised, found.cluster, found.known), (EPOCH, Some(cluster), vec![other]));
+}

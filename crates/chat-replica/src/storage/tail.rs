@@ -162,11 +162,14 @@ pub(super) fn replay(
         for what in found.turns {
             replayed.carry_out(connection, what, after.is_some());
         }
-        let entries = found.beyond.into_iter().filter_map(|what| match what {
-            Persist::Append(entry) => Some(entry),
-            _ => None,
-        });
-        replayed.unconnected.extend(entries);
+        for what in found.beyond {
+            match what {
+                Persist::Append(entry) => replayed.unconnected.push(entry),
+                // They hold whatever was lost before them.
+                Persist::Promise(_) | Persist::Cluster(_) | Persist::Known(_) => replayed.tail.note(what),
+                Persist::CutBack(_) | Persist::Repaired => {}
+            }
+        }
         all.cut_back |= replayed.tail.cut;
         replayed.note_facts(facts);
         replayed.tail.write(connection)?;
