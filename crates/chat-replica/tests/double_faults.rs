@@ -154,6 +154,17 @@ fn a_start_that_only_the_mark_knows() {
     }
 }
 
+fn damage_the_facts(path: &Path) {
+    let connection =
+        Connection::open_with_flags_and_vfs(path.join("replica.db"), OpenFlags::default(), VFS).expect("opened");
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("checkpointed");
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'replica'";
+    let page: u64 = connection.query_row(sql, [], |row| row.get::<_, u32>(0)).expect("there").into();
+    drop(connection);
+    let file = std::fs::OpenOptions::new().write(true).open(path.join("replica.db")).expect("there");
+    file.write_all_at(&[0xff; 512], (page - 1) * PAGE as u64).expect("written");
+}
+
 /// With the facts of the database, it is lost whether it knew of the last start.
 #[test]
 fn facts_that_only_an_old_mark_knows() {
@@ -163,14 +174,7 @@ fn facts_that_only_an_old_mark_knows() {
         let path = dir.path().join(if another_boot { "old" } else { "new" });
         let me = run(&path, &all);
         set_back(&path, &all[9], another_boot);
-        let connection =
-            Connection::open_with_flags_and_vfs(path.join("replica.db"), OpenFlags::default(), VFS).expect("opened");
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("checkpointed");
-        let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'replica'";
-        let page: u64 = connection.query_row(sql, [], |row| row.get::<_, u32>(0)).expect("there").into();
-        drop(connection);
-        let file = std::fs::OpenOptions::new().write(true).open(path.join("replica.db")).expect("there");
-        file.write_all_at(&[0xff; 512], (page - 1) * PAGE as u64).expect("written");
+        damage_the_facts(&path);
         let (_, member, found) = open(&path);
         assert!(member.same_disk(&me) && set_aside(&path));
         assert_eq!((found.log.last, found.promised, found.impaired_until), (20, EPOCH, until));
@@ -382,4 +386,22 @@ fn facts_behind_a_frame_that_is_damaged() {
     assert!(again.same_disk(&me) && disk.read(1, usize::MAX) == all[..1]);
     assert_eq!((found.log.last, found.impaired_until), (1, Some(3)));
     assert_eq!((found.promised, found.cluster, found.known), (EPOCH, Some(cluster), vec![other]));
+}
+
+/// The file `identity` says it, too, but only after the turn.
+#[test]
+fn a_cluster_that_only_the_redo_log_knows() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (path, cluster) = (dir.path().join("1"), ClusterId([4; 16]));
+    let me = run(&path, &entries(3));
+    let (mut disk, ..) = open(&path);
+    disk.begin(true).expect("begun");
+    disk.persist(&Persist::Cluster(cluster)).expect("persisted");
+    disk.commit().expect("committed");
+    drop(disk);
+    damage_the_facts(&path);
+    std::fs::remove_file(path.join("identity")).expect("removed");
+    let (_disk, again, found) = open(&path);
+    assert!(again.same_disk(&me) && set_aside(&path));
+    assert_eq!((found.log.last, found.impaired_until, found.cluster), (3, None, Some(cluster)));
 }

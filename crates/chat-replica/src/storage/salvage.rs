@@ -274,7 +274,7 @@ fn complete(facts: &mut Facts, old: &Old, directory: &DataDirectory, log: &Copie
     let from_page = old.facts().is_some();
     if !from_page {
         let identity = directory.identity().filter(|identity| identity.disk == facts.disk);
-        facts.cluster = identity.and_then(|identity| identity.cluster).or(log.cluster);
+        facts.cluster = facts.cluster.or(identity.and_then(|identity| identity.cluster)).or(log.cluster);
     }
     if let Some(mark) = mark {
         facts.promised = facts.promised.max(mark.promised);
