@@ -602,11 +602,16 @@ mod tests {
                     what.push(Persist::Known(seen(self.known)));
                 }
                 Turn::Transaction => {
-                    disk.open_transaction().expect("opened");
+                    disk.settle_by(true).expect("taken in");
+                    disk.database.begin().expect("opened");
                     what.push(Persist::Append(entry(&self.log, last, 10)));
                 }
                 Turn::Show => disk.show().expect("shown"),
-                Turn::HandOver => disk.hand_over().expect("handed over"),
+                Turn::HandOver => {
+                    disk.settle_by(true).expect("taken in");
+                    let batch = disk.batch(disk.redo.is_full(disk.database.durable()));
+                    disk.database.hand_over(batch).expect("handed over");
+                }
             }
             for what in &what {
                 disk.persist(what).expect("persisted");
@@ -661,11 +666,11 @@ mod tests {
                 for turn in &turns {
                     acknowledged.carry_out(&mut disk, turn);
                     disk.settle().expect("taken in");
-                    if disk.durable > durable && disk.leaving.is_none() {
-                        (synced, durable) = (database(&directory), disk.durable);
+                    if disk.database.durable() > durable && !disk.database.is_busy() {
+                        (synced, durable) = (database(&directory), disk.database.durable());
                     }
                 }
-                prop_assume!(disk.durable == durable);
+                prop_assume!(disk.database.durable() == durable);
                 drop(disk);
                 for (end, bytes) in ["", "-wal"].into_iter().zip(&synced) {
                     std::fs::write(directory.beside(end), bytes).expect("written");
