@@ -186,7 +186,7 @@ impl Handle {
         self.permit(self.answered.load(Ordering::Acquire)).await
     }
 
-    /// Rule 11: waits until it is sure that this replica leads, by its leases or by one round. Bound it with a deadline.
+    /// Rule 11: waits until it is sure that this replica leads, by its leases or by one round, and sees all that was committed when that began. Bound it with a deadline.
     ///
     /// Cancel safe.
     ///

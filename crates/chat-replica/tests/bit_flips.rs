@@ -424,7 +424,6 @@ fn every_frame_of_the_write_ahead_log() {
     );
 }
 
-/// All their bits are tried where they are written and read; here, what a start makes of it.
 /// Turns that the database has not taken in: the redo log has nothing else that tells of them, but the mark says how many there are.
 #[test]
 fn every_frame_of_the_redo_log() {
@@ -468,6 +467,7 @@ fn every_frame_of_the_redo_log() {
     assert_eq!(trial(&template, &mut truth, "replica.redo", &[beyond]), (Outcome::Harmless, false));
 }
 
+/// All their bits are tried where they are written and read; here, what a start makes of it.
 #[test]
 fn the_mark_and_the_identity() {
     let (dir, mut truth) = (scratch(), Truth::new());

@@ -354,10 +354,8 @@ impl World {
         let (member, gate, time) = (process.member, process.service.gate, process.clock.at(now));
         match permit {
             Some(permit) if !gate.still_holds(&permit, time) => return self.read(host, *read),
-            // A login that has not come here yet looks the same: only the leader knows.
-            None if matches!(*seen, Seen::Rejected(Rejection::SessionInvalid)) && gate.serving.is_none() => {
-                return self.decline(host, read.connection, called(&read.look), Declined::NotServing);
-            }
+            // A login that has not come here yet looks the same: only the leader knows, when it sees all that is committed.
+            None if matches!(*seen, Seen::Rejected(Rejection::SessionInvalid)) => return self.read(host, *read),
             _ => {}
         }
         let verdict = self.truth.read(member, applied, read.floor);

@@ -153,8 +153,6 @@ impl SqliteDisk {
         let (member, recovered, standing) =
             started.map_err(|error| checkpointer.reason().map_or(error, DiskError::Database))?;
         wal::preallocate(&directory.beside("-wal"));
-        // From here on a turn is synced in the redo log.
-        connection.pragma_update(None, "synchronous", "NORMAL")?;
         let run = redo::Run { disk: member.disk, incarnation: member.incarnation };
         let redo = Redo::begin(&directory, run).map_err(DiskError::File)?;
         let Recovered { promised, impaired_until, .. } = recovered;
@@ -164,6 +162,8 @@ impl SqliteDisk {
         // A process run never comes twice, even if the database loses that this one began.
         let mark_file = MarkFile::begin(&directory, end).map_err(DiskError::File)?;
         recovery::remember_mark(&connection)?;
+        // From here on a turn is synced in the redo log.
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
         let identity = Identity { replica: id, disk, cluster: recovered.cluster };
         let disk = SqliteDisk {
             database: Database::new(connection, checkpointer, directory.clone(), standing.applied)?,

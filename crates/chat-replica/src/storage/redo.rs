@@ -8,6 +8,8 @@
 //! frame:  tag 8, number 8, length 4, checksum 16, records
 //! ```
 //!
+//! That the database holds an area durably is made so by `intake`, when `disk` finds one that waits for it ([`Redo::is_full`]).
+//!
 //! A frame is one turn. Two areas are written in turn, each from its beginning, once the database holds durably what is in it. Frames are
 //! numbered from 1 in each process run, and tag and checksum are those of that run: what an earlier run or an earlier round left behind the
 //! last frame is not taken for one that follows it.
