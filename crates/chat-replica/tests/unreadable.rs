@@ -37,8 +37,8 @@ fn entries() -> Vec<Entry> {
     entries
 }
 
-/// A data directory with a log of some entries, and the id of its disk. `checkpointed`: all in the database, or in the write-ahead log.
-fn template(checkpointed: bool) -> (TempDir, PathBuf, Member) {
+/// A data directory as a process run left it. `taken_in`: the database has taken in one entry after the other, or none yet.
+fn written(taken_in: bool) -> (TempDir, PathBuf, Member) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("2");
     let (mut disk, me, _) = open(&path);
@@ -47,9 +47,16 @@ fn template(checkpointed: bool) -> (TempDir, PathBuf, Member) {
         disk.persist(&Persist::Promise(EPOCH)).expect("persisted");
         disk.persist(&Persist::Append(entry)).expect("persisted");
         disk.commit().expect("committed");
-        disk.take_in_all().expect("taken in");
+        if taken_in {
+            disk.take_in_all().expect("taken in");
+        }
     }
-    drop(disk);
+    (dir, path, me)
+}
+
+/// A data directory with a log of some entries, and the id of its disk. `checkpointed`: all in the database, or in the write-ahead log.
+fn template(checkpointed: bool) -> (TempDir, PathBuf, Member) {
+    let (dir, path, me) = written(true);
     // It has gone on since, and means nothing any more.
     std::fs::remove_file(path.join("replica.redo")).expect("removed");
     if checkpointed {
@@ -143,36 +150,27 @@ fn the_write_ahead_log_ends_where_it_cannot_be_read() {
 /// What the redo log still has is not lost with the write-ahead log.
 #[test]
 fn the_write_ahead_log_of_what_the_redo_log_has() {
-    let (_dir, path, me) = untaken_template();
+    let (_dir, path, me) = written(false);
     let Some(found) = start_without(&path, &me, &[("replica.db-wal", 0, 4096)]) else { return };
     assert_eq!((found.same_disk, found.last, found.impaired_until), (true, ENTRIES, None));
 }
 
-/// The log of a process run that ended before the database took in any of it.
-fn untaken_template() -> (TempDir, PathBuf, Member) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let path = dir.path().join("2");
-    let (mut disk, me, _) = open(&path);
-    for entry in entries() {
-        disk.begin(true).expect("begun");
-        disk.persist(&Persist::Promise(EPOCH)).expect("persisted");
-        disk.persist(&Persist::Append(entry)).expect("persisted");
-        disk.commit().expect("committed");
+/// Starts without a sector amid a log; with the mark set back to before that, if it is said in which boot.
+fn cut_amid(path: &Path, me: &Member, log: &str, bad: u64, mark: Option<bool>) -> Option<Found> {
+    if let Some(another_boot) = mark {
+        old_mark::set_back(path, &entries()[4], another_boot);
     }
-    (dir, path, me)
+    let found = start_without(path, me, &[(log, bad, bad + 4096)])?;
+    assert!(found.last > 5 && found.last < ENTRIES, "{found:?}");
+    Some(found)
 }
 
 #[test]
 fn the_redo_log_ends_where_it_cannot_be_read() {
     // After a power failure the mark is perhaps behind; what cannot be read was perhaps acknowledged.
     for (mark, until) in [(None, Some(ENTRIES)), (Some(false), None), (Some(true), Some(i64::MAX as u64))] {
-        let (_dir, path, me) = untaken_template();
-        if let Some(another_boot) = mark {
-            old_mark::set_back(&path, &entries()[4], another_boot);
-        }
-        let bad = 64 << 10;
-        let Some(found) = start_without(&path, &me, &[("replica.redo", bad, bad + 4096)]) else { return };
-        assert!(found.last > 5 && found.last < ENTRIES, "{found:?}");
+        let (_dir, path, me) = written(false);
+        let Some(found) = cut_amid(&path, &me, "replica.redo", 64 << 10, mark) else { return };
         assert_eq!((found.same_disk, found.impaired_until), (true, until), "a mark that is set back: {mark:?}");
     }
 }
@@ -190,10 +188,8 @@ fn a_redo_log_that_cannot_be_read_and_has_nothing_new() {
 fn the_write_ahead_log_ends_behind_an_old_mark() {
     for (another_boot, until) in [(false, None), (true, Some(i64::MAX as u64))] {
         let (_dir, path, me) = template(false);
-        old_mark::set_back(&path, &entries()[4], another_boot);
         let bad = amid_the_frames(&path);
-        let Some(found) = start_without(&path, &me, &[("replica.db-wal", bad, bad + 4096)]) else { return };
-        assert!(found.last > 5 && found.last < ENTRIES, "{found:?}");
+        let Some(found) = cut_amid(&path, &me, "replica.db-wal", bad, Some(another_boot)) else { return };
         assert_eq!((found.same_disk, found.impaired_until), (true, until), "another boot: {another_boot}");
     }
 }

@@ -161,95 +161,25 @@ pub struct Snapshot(pub(crate) Box<Disk>);
 /// Something that will happen.
 #[derive(Debug)]
 pub(crate) enum Happening {
-    Turn {
-        host: usize,
-        run: u64,
-    },
-    Wake {
-        host: usize,
-        run: u64,
-        at: u64,
-    },
-    Synced {
-        host: usize,
-        run: u64,
-    },
-    /// A thread beside the turns has written what was handed to it.
-    Shown {
-        host: usize,
-        run: u64,
-    },
-    Resume {
-        host: usize,
-        run: u64,
-    },
-    Deliver {
-        session: u64,
-        envelope: Envelope,
-    },
-    Dial {
-        host: usize,
-        run: u64,
-        peer: usize,
-    },
-    Syn {
-        host: usize,
-        run: u64,
-        peer: usize,
-        patience: u64,
-    },
-    Refused {
-        host: usize,
-        run: u64,
-        peer: usize,
-    },
-    Unreachable {
-        host: usize,
-        run: u64,
-        peer: usize,
-    },
-    Accepted {
-        session: u64,
-    },
-    Ended {
-        session: u64,
-        at_dialer: bool,
-    },
-    SessionTimeout {
-        session: u64,
-        at_dialer: bool,
-    },
-    Client {
-        client: usize,
-        at: u64,
-    },
-    Asked {
-        connection: u64,
-        wanted: Wanted,
-    },
-    Told {
-        connection: u64,
-        said: Said,
-    },
-    Look {
-        host: usize,
-        run: u64,
-        read: Box<Read>,
-        permit: Option<ReadPermit>,
-    },
-    Recheck {
-        host: usize,
-        run: u64,
-        read: Box<Read>,
-        permit: Option<ReadPermit>,
-        seen: Box<Seen>,
-        applied: u64,
-    },
-    Beat {
-        host: usize,
-        run: u64,
-        connection: u64,
-    },
+    Turn { host: usize, run: u64 },
+    Wake { host: usize, run: u64, at: u64 },
+    Synced { host: usize, run: u64 },
+    Shown { host: usize, run: u64 },
+    Resume { host: usize, run: u64 },
+    Deliver { session: u64, envelope: Envelope },
+    Dial { host: usize, run: u64, peer: usize },
+    Syn { host: usize, run: u64, peer: usize, patience: u64 },
+    Refused { host: usize, run: u64, peer: usize },
+    Unreachable { host: usize, run: u64, peer: usize },
+    Accepted { session: u64 },
+    Ended { session: u64, at_dialer: bool },
+    SessionTimeout { session: u64, at_dialer: bool },
+    Client { client: usize, at: u64 },
+    Asked { connection: u64, wanted: Wanted },
+    Told { connection: u64, said: Said },
+    Look { host: usize, run: u64, read: Box<Read>, permit: Option<ReadPermit> },
+    Recheck { host: usize, run: u64, read: Box<Read>, permit: Option<ReadPermit>, seen: Box<Seen>, applied: u64 },
+    Beat { host: usize, run: u64, connection: u64 },
 }
 
 impl Happening {

@@ -134,8 +134,7 @@ impl Followed {
             let entry = log_table::entry(row).ok();
             let sound = entry.filter(|entry| entry.index == self.log.last + 1 && entry.follows(self.log.last_hash));
             let Some(entry) = sound else {
-                let last = connection.query_row("SELECT max(idx) FROM log", [], |row| row.get::<_, i64>(0))?;
-                self.broken = Some((self.log.last + 1, last as u64));
+                self.broken = Some((self.log.last + 1, log_table::last(connection)?));
                 break;
             };
             self.log.push(&entry);
@@ -275,7 +274,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn the_end_of_a_log_says_what_all_of_it_says(steps in prop::collection::vec((step(), any::<bool>()), 1..24)) {
@@ -315,7 +314,7 @@ mod tests {
                     // A restart finds it in the redo log.
                     continue;
                 }
-                written.disk.show().expect("taken in");
+                written.disk.take_in_all().expect("taken in");
                 let connection = connect(&directory);
                 let facts = log_table::facts(&connection).expect("readable").expect("there");
                 let all = whole(&connection, &facts, None).expect("readable");
@@ -385,7 +384,7 @@ mod tests {
             disk.persist(&Persist::Append(entries[index as usize - 1].clone())).expect("persisted");
         }
         disk.commit().expect("committed");
-        disk.show().expect("taken in");
+        disk.take_in_all().expect("taken in");
         drop(disk);
         let connection = connect(&directory);
         let sql = "UPDATE replica SET committed = ?1, applied = ?1, views = 1";

@@ -454,7 +454,7 @@ mod tests {
             disk.persist(&Persist::Append(entry)).expect("persisted");
         }
         disk.commit().expect("committed");
-        disk.show().expect("taken in");
+        disk.take_in_all().expect("taken in");
         let before = MarkFile::read(&directory.mark()).expect("readable");
         // Whoever else writes makes the page cache forget.
         let other = connect(&directory.database(), OpenFlags::default()).expect("opened");
@@ -494,7 +494,7 @@ mod tests {
             disk.begin(true).expect("begun");
             what.iter().for_each(|what| disk.persist(what).expect("persisted"));
             disk.commit().expect("committed");
-            disk.show().expect("taken in");
+            disk.take_in_all().expect("taken in");
         };
         write(&mut disk, &[Persist::Append(one)]);
         let before = std::fs::read(&wal).expect("there");
@@ -641,7 +641,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(12))]
+        #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
         /// The power takes what was not synced: the database is as it was when it was synced last, and the mark behind perhaps.
         #[test]
