@@ -22,19 +22,13 @@ pub trait Disk: LogRead {
     /// Whether so much was carried out and is not visible that it should be.
     fn is_full(&self) -> bool;
 
-    /// Begins the turn's transaction, unless it has begun. With `sync`, its commit returns once everything is durable.
-    ///
-    /// # Errors
-    /// The disk's.
-    fn begin(&mut self, sync: bool) -> Result<(), Self::Error>;
-
-    /// Carries out a committed entry on the state, within the transaction or to be written later; one result for each of its commands.
+    /// Carries out a committed entry on the state, within the turn or to be written later; one result for each of its commands.
     ///
     /// # Errors
     /// The disk's.
     fn apply(&mut self, entry: &Entry) -> Result<Vec<Applied>, Self::Error>;
 
-    /// Writes one thing, within the transaction.
+    /// Writes one thing, to be durable with the turn.
     ///
     /// # Errors
     /// The disk's.
@@ -43,7 +37,7 @@ pub trait Disk: LogRead {
     /// The commit index to keep, as a lower bound.
     fn set_committed(&mut self, committed: u64);
 
-    /// Ends the transaction.
+    /// Ends the turn: once it returns, all that was persisted in it is durable.
     ///
     /// # Errors
     /// The disk's.
@@ -193,7 +187,6 @@ impl<D: Disk> Node<D> {
         let mut synced = None;
         if sync {
             reach(Point::BeforePersist);
-            self.disk.begin(true)?;
             for what in &effects.persist {
                 self.disk.persist(what)?;
             }
@@ -259,7 +252,6 @@ impl<D: Disk> Node<D> {
         // A later view, proposed in this very turn perhaps, can name a learner that does not have these entries yet.
         let copies = self.replica.copies();
         reach(Point::BeforeApply);
-        self.disk.begin(!persist.is_empty())?;
         for entry in &entries {
             let results = self.disk.apply(entry)?;
             reach(Point::AfterApply);

@@ -215,14 +215,12 @@ fn template(dir: &Path, truth: &Truth, checkpointed: bool) -> Template {
 
 fn free_some_pages(disk: &mut SqliteDisk, end: &Entry) {
     let mut last = end.clone();
-    disk.begin(true).expect("begun");
     for index in end.index + 1..=end.index + 20 {
         last = Entry::chained(last.hash, index, EPOCH, Body::Commands(vec![1; 9000].into()));
         disk.persist(&Persist::Append(last.clone())).expect("persisted");
     }
     disk.commit().expect("committed");
     disk.take_in_all().expect("taken in");
-    disk.begin(true).expect("begun");
     disk.persist(&Persist::CutBack(end.index + 1)).expect("cut back");
     disk.commit().expect("committed");
 }
@@ -435,7 +433,6 @@ fn every_frame_of_the_redo_log() {
     follow(&path, &truth.entries[..early], early as u64).disk_mut().take_in_all().expect("taken in");
     let (mut disk, member, _) = open(&path);
     for entry in &truth.entries[early..] {
-        disk.begin(true).expect("begun");
         disk.persist(&Persist::Append(entry.clone())).expect("persisted");
         disk.commit().expect("committed");
     }

@@ -38,7 +38,6 @@ fn run(path: &Path, entries: &[Entry]) -> Member {
     let (mut disk, me, found) = open(path);
     assert_eq!(found.impaired_until, None);
     for entry in &entries[found.log.last as usize..] {
-        disk.begin(true).expect("begun");
         disk.persist(&Persist::Promise(EPOCH)).expect("persisted");
         disk.persist(&Persist::Append(entry.clone())).expect("persisted");
         disk.commit().expect("committed");
@@ -302,7 +301,6 @@ fn what_came_of_what_was_set_aside() {
     let (mut disk, _, found) = open(&path);
     assert!(found.log.last < 15 && found.impaired_until == Some(20), "{found:?}");
     assert!(outcome(&path, 2).starts_with("lacking"), "{}", outcome(&path, 2));
-    disk.begin(true).expect("begun");
     for entry in &all[found.log.last as usize..] {
         disk.persist(&Persist::Append(entry.clone())).expect("persisted");
     }
@@ -347,7 +345,6 @@ fn a_process_run_of_another_disk_that_only_the_redo_log_knows() {
         |count| Member { id: ReplicaId(1), disk: DiskId([1; 16]), incarnation: Incarnation { count, nonce: count } };
     let (mut disk, ..) = open(&path);
     for count in [5, 6] {
-        disk.begin(true).expect("begun");
         disk.persist(&Persist::Known(seen(count))).expect("persisted");
         disk.commit().expect("committed");
         if count == 5 {
@@ -370,7 +367,6 @@ fn facts_behind_a_frame_that_is_damaged() {
     let other = Member { id: ReplicaId(1), disk: DiskId([1; 16]), incarnation: Incarnation { count: 6, nonce: 6 } };
     let (mut disk, me, _) = open(&path);
     let mut turn = |what: Persist| {
-        disk.begin(true).expect("begun");
         disk.persist(&what).expect("persisted");
         disk.commit().expect("committed");
     };
@@ -395,7 +391,6 @@ fn a_cluster_that_only_the_redo_log_knows() {
     let (path, cluster) = (dir.path().join("1"), ClusterId([4; 16]));
     let me = run(&path, &entries(3));
     let (mut disk, ..) = open(&path);
-    disk.begin(true).expect("begun");
     disk.persist(&Persist::Cluster(cluster)).expect("persisted");
     disk.commit().expect("committed");
     drop(disk);

@@ -52,7 +52,6 @@ async fn a_new_primary_lets_nobody_read_before_it_has_carried_out_what_it_found(
         let epoch = Epoch { round: 1, replica: ReplicaId(1) };
         let batches = ["a", "b", "c", "d"].map(|prefix| registrations(prefix, 1900));
         let entries = log(epoch, vec![member], batches);
-        disk.begin(true).expect("begun");
         for what in [Persist::Cluster(CLUSTER), Persist::Promise(epoch)] {
             disk.persist(&what).expect("persisted");
         }
@@ -181,7 +180,6 @@ fn a_primary_that_has_more_to_send_goes_on_at_once() {
     let directory = directory(&data.path().join("1"), 1);
     let (mut disk, founder, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
     let batches = (0..20).map(|number: u32| registrations(&format!("n{number}x"), 100));
-    disk.begin(true).expect("begun");
     disk.persist(&Persist::Cluster(CLUSTER)).expect("persisted");
     for entry in log(Epoch { round: 1, replica: ReplicaId(1) }, vec![founder], batches) {
         disk.persist(&Persist::Append(entry)).expect("persisted");
@@ -238,7 +236,6 @@ fn who_is_only_about_to_be_taken_in_holds_no_copy() {
     let data = tempfile::tempdir().expect("a temporary directory");
     let directory = directory(&data.path().join("1"), 1);
     let (mut disk, founder, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
-    disk.begin(true).expect("begun");
     disk.persist(&Persist::Cluster(CLUSTER)).expect("persisted");
     let founding = log(Epoch { round: 1, replica: ReplicaId(1) }, vec![founder], []).remove(0);
     disk.persist(&Persist::Append(founding)).expect("persisted");

@@ -43,7 +43,6 @@ fn written(taken_in: bool) -> (TempDir, PathBuf, Member) {
     let path = dir.path().join("2");
     let (mut disk, me, _) = open(&path);
     for entry in entries() {
-        disk.begin(true).expect("begun");
         disk.persist(&Persist::Promise(EPOCH)).expect("persisted");
         disk.persist(&Persist::Append(entry)).expect("persisted");
         disk.commit().expect("committed");

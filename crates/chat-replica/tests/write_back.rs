@@ -51,10 +51,8 @@ proptest! {
             let previous = entries.last().map(|last| last.hash).unwrap_or_default();
             let body = Body::Commands(chat_core::codec::encode(batch).into());
             let entry = Entry::chained(previous, entries.len() as u64 + 1, epoch, body);
-            disk.begin(true).expect("begun");
             disk.persist(&Persist::Append(entry.clone())).expect("written");
             disk.commit().expect("synced");
-            disk.begin(false).expect("begun");
             let applied = disk.apply(&entry).expect("carried out");
             disk.commit().expect("committed");
             let expected: Vec<_> = batch.iter().map(|command| in_memory(&mut memory, &entry, command)).collect();
@@ -72,7 +70,6 @@ proptest! {
                     drop(disk);
                     disk = open(&path);
                     for entry in &entries[disk.applied() as usize..] {
-                        disk.begin(false).expect("begun");
                         disk.apply(entry).expect("carried out again");
                         disk.commit().expect("committed");
                     }

@@ -62,10 +62,16 @@ impl State {
 
 #[derive(Clone, Debug, Default)]
 struct Staged {
-    sync: bool,
     persist: Vec<Persist>,
     applied: Vec<Entry>,
     committed: u64,
+}
+
+impl Staged {
+    /// Whether it waits for a sync: the state can be made again from the log, everything else cannot.
+    fn is_synced(&self) -> bool {
+        !self.persist.is_empty()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -97,8 +103,6 @@ pub(crate) struct Disk {
     closed: VecDeque<Staged>,
     /// The last entry that is carried out for readers once all transactions have landed.
     shown: u64,
-    /// Whether the turn's transaction is to be synced.
-    sync: bool,
     committed: u64,
     pub fault: Cell<Option<DiskFault>>,
     read_failed: Cell<bool>,
@@ -142,11 +146,6 @@ impl node::Disk for Disk {
         self.hidden.len() >= HIDDEN
     }
 
-    fn begin(&mut self, sync: bool) -> Result<(), &'static str> {
-        self.sync = sync;
-        Ok(())
-    }
-
     fn apply(&mut self, entry: &Entry) -> Result<Vec<Applied>, &'static str> {
         self.write()?;
         let results = self.ahead.apply(entry)?;
@@ -175,7 +174,7 @@ impl node::Disk for Disk {
             self.journal.push(Effect::Commit(Landing::Nothing));
             return Ok(());
         };
-        if open.sync && self.fault.get() == Some(DiskFault::Sync) {
+        if open.is_synced() && self.fault.get() == Some(DiskFault::Sync) {
             self.fault.set(None);
             return self.fail("a sync failed");
         }
@@ -195,7 +194,6 @@ impl node::Disk for Disk {
             self.leaving = std::mem::take(&mut self.hidden);
             return Ok(());
         }
-        self.sync = false;
         self.write()?;
         self.write_state();
         self.close();
@@ -225,7 +223,6 @@ impl Disk {
             open: None,
             closed: VecDeque::new(),
             shown: 0,
-            sync: false,
             committed: 0,
             fault: Cell::new(None),
             read_failed: Cell::new(false),
@@ -234,8 +231,7 @@ impl Disk {
     }
 
     fn transaction(&mut self) -> &mut Staged {
-        let sync = self.sync;
-        self.open.get_or_insert_with(|| Staged { sync, ..Staged::default() })
+        self.open.get_or_insert_default()
     }
 
     /// All that was carried out goes with the transaction.
@@ -248,7 +244,7 @@ impl Disk {
 
     fn close(&mut self) {
         let Some(open) = self.open.take() else { return };
-        let landing = if open.sync { Landing::Synced } else { Landing::Written };
+        let landing = if open.is_synced() { Landing::Synced } else { Landing::Written };
         self.closed.push_back(Staged { committed: self.committed, ..open });
         self.journal.push(Effect::Commit(landing));
     }
@@ -286,7 +282,7 @@ impl Disk {
     /// The next transaction is on the disk, whole; perhaps one that failed. The error says what should never have been asked for.
     pub fn land(&mut self) -> Result<(), String> {
         let next = self.closed.pop_front().or_else(|| self.open.take());
-        let Some(Staged { persist, applied, committed, .. }) = next else { return Ok(()) };
+        let Some(Staged { persist, applied, committed }) = next else { return Ok(()) };
         for what in persist {
             self.write_down(what)?;
         }

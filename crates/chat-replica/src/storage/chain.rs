@@ -228,7 +228,6 @@ mod tests {
         fn append(&mut self, epoch: Epoch, body: Body) {
             let before = self.entries.last().map(|entry| entry.hash).unwrap_or_default();
             let entry = Entry::chained(before, self.entries.len() as u64 + 1, epoch, body);
-            self.disk.begin(true).expect("begun");
             self.disk.persist(&Persist::Append(entry.clone())).expect("persisted");
             self.disk.commit().expect("committed");
             self.entries.push(entry);
@@ -237,7 +236,6 @@ mod tests {
         /// Cuts back some of what is not committed.
         fn cut(&mut self, entries: u64) {
             let from = (self.entries.len() as u64 + 1).saturating_sub(entries).max(self.committed + 1);
-            self.disk.begin(true).expect("begun");
             self.disk.persist(&Persist::CutBack(from)).expect("cut");
             self.disk.commit().expect("committed");
             self.entries.truncate(from as usize - 1);
@@ -376,7 +374,6 @@ mod tests {
         let directory = take(&dir.path().join("1"));
         let Written { mut disk, mut entries, .. } = Written::new(directory.clone());
         let marker = |index: u64| (0xfeed_0000_0000 + index).to_le_bytes();
-        disk.begin(true).expect("begun");
         for index in 2..=ENTRIES {
             // Nobody can carry these out, and nobody has to.
             let body = Body::Commands(marker(index).repeat(400).into());

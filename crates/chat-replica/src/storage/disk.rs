@@ -339,10 +339,6 @@ impl Disk for SqliteDisk {
         self.settle_by(false)
     }
 
-    fn begin(&mut self, _sync: bool) -> Result<(), DiskError> {
-        Ok(())
-    }
-
     fn apply(&mut self, entry: &Entry) -> Result<Vec<Applied>, DiskError> {
         let mut results = Vec::new();
         if let Body::Commands(batch) = &entry.body {
@@ -425,7 +421,6 @@ mod tests {
         let (mut disk, old, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
         let epoch = Epoch { round: 1, replica: ReplicaId(1) };
         let entry = Entry::chained(ChainHash::default(), 1, epoch, Body::Commands(Default::default()));
-        disk.begin(true).expect("begun");
         disk.persist(&Persist::Append(entry)).expect("persisted");
         disk.commit().expect("committed");
         drop(disk);
@@ -447,7 +442,6 @@ mod tests {
         let (mut disk, _, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("a new disk");
         let epoch = Epoch { round: 1, replica: ReplicaId(1) };
         let (mut hash, marker) = (ChainHash::default(), [0xa5; 3000]);
-        disk.begin(true).expect("begun");
         for index in 1..=4 {
             let entry = Entry::chained(hash, index, epoch, Body::Commands(marker.to_vec().into()));
             hash = entry.hash;
@@ -467,14 +461,12 @@ mod tests {
                 file.write_all_at(&[0; 8], at + 3000).expect("written");
             }
         }
-        disk.begin(true).expect("begun");
         let error = disk.persist(&Persist::CutBack(3)).expect_err("entry 2 cannot be read");
         assert!(error.is_damage(), "{error}");
         assert_eq!(MarkFile::read(&directory.mark()).expect("readable"), before);
         drop(disk);
 
         let (mut disk, _, _) = SqliteDisk::open(directory.clone(), ReplicaId(1)).expect("saved");
-        disk.begin(true).expect("begun");
         disk.persist(&Persist::CutBack(9)).expect_err("there is no entry 8");
         disk.persist(&Persist::CutBack(1)).expect("the empty log has a hash");
         let lowered = MarkFile::read(&directory.mark()).expect("readable");
@@ -491,7 +483,6 @@ mod tests {
         let two = Entry::chained(one.hash, 2, later, Body::Commands(Default::default()));
         let wal = std::path::PathBuf::from(format!("{}-wal", directory.database().display()));
         let write = |disk: &mut SqliteDisk, what: &[Persist]| {
-            disk.begin(true).expect("begun");
             what.iter().for_each(|what| disk.persist(what).expect("persisted"));
             disk.commit().expect("committed");
             disk.take_in_all().expect("taken in");
@@ -522,7 +513,6 @@ mod tests {
         for index in 1..=3 {
             let entry = Entry::chained(hash, index, epoch, Body::Commands(vec![7; 3 << 20].into()));
             hash = entry.hash;
-            disk.begin(true).expect("begun");
             if index == 3 {
                 disk.database.begin().expect("opened");
             }

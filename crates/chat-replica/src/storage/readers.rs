@@ -300,7 +300,6 @@ mod tests {
             for index in 1..=3000 {
                 let entry = Entry::chained(hash, index, epoch, Body::Commands(vec![7; 100_000].into()));
                 hash = entry.hash;
-                disk.begin(true).expect("begun");
                 disk.persist(&Persist::Append(entry)).expect("persisted");
                 disk.commit().expect("committed");
                 disk.settle().expect("taken in");
