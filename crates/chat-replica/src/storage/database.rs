@@ -19,23 +19,14 @@ pub(super) struct Database {
     writer: Option<Connection>,
     /// For looking at the database meanwhile.
     reader: Connection,
-    leaving: Option<Leaving>,
-    in_transaction: bool,
+    /// What the intake is writing.
+    leaving: Option<Arc<Batch>>,
     /// The last log entry that it has carried out.
     visible: u64,
     /// The last turn that it holds durably.
     durable: u64,
     directory: Arc<DataDirectory>,
     checkpointer: Checkpointer,
-}
-
-/// A batch that the intake has.
-#[derive(Debug)]
-struct Leaving {
-    tail: Arc<Tail>,
-    applied: u64,
-    /// The last turn in it, if the database is synced then.
-    durable: Option<u64>,
 }
 
 impl Database {
@@ -52,7 +43,6 @@ impl Database {
             writer: Some(writer),
             reader: readers::open(&directory.database())?,
             leaving: None,
-            in_transaction: false,
             visible: applied,
             durable: 0,
             directory,
@@ -77,12 +67,12 @@ impl Database {
 
     /// Whether the turn changes it.
     pub fn is_in_transaction(&self) -> bool {
-        self.in_transaction
+        !self.connection().is_autocommit()
     }
 
     /// The end of the log that the intake is writing.
     pub fn leaving(&self) -> Option<&Tail> {
-        self.leaving.as_ref().map(|leaving| &*leaving.tail)
+        self.leaving.as_ref().map(|leaving| &leaving.tail)
     }
 
     /// Told whenever the intake is done.
@@ -95,9 +85,12 @@ impl Database {
         self.writer.as_ref().unwrap_or(&self.reader)
     }
 
-    /// To write with, once the intake is done. `None` after an error.
-    pub fn writer(&mut self) -> Option<&mut Connection> {
-        self.writer.as_mut()
+    /// To write with. The intake must be done.
+    ///
+    /// # Errors
+    /// If its thread is gone; the process must end.
+    pub fn writer(&mut self) -> Result<&mut Connection, DiskError> {
+        self.writer.as_mut().ok_or_else(|| DiskError::File(intake::ended()))
     }
 
     /// Opens the turn's transaction, unless it is open. The intake must be done.
@@ -105,11 +98,7 @@ impl Database {
     /// # Errors
     /// SQLite's own.
     pub fn begin(&mut self) -> rusqlite::Result<()> {
-        if !self.in_transaction {
-            intake::run(self.connection(), "BEGIN IMMEDIATE")?;
-            self.in_transaction = true;
-        }
-        Ok(())
+        if self.is_in_transaction() { Ok(()) } else { intake::run(self.connection(), "BEGIN IMMEDIATE") }
     }
 
     /// Takes a batch in, here and now. The intake must be done.
@@ -119,8 +108,7 @@ impl Database {
     pub fn take_in(&mut self, batch: &Batch) -> Result<(), DiskError> {
         self.begin()?;
         let written = batch.write(self.connection(), &self.directory);
-        self.in_transaction = false;
-        self.taken_in(batch.applied, batch.durably.then_some(batch.number), written)
+        self.taken_in(batch, written)
     }
 
     /// Has the intake take a batch in. It must be done with the one before.
@@ -128,9 +116,9 @@ impl Database {
     /// # Errors
     /// If its thread is gone; the process must end.
     pub fn hand_over(&mut self, batch: Batch) -> Result<(), DiskError> {
-        let Some(writer) = self.writer.take() else { return Ok(()) };
-        let (tail, durable) = (batch.tail.clone(), batch.durably.then_some(batch.number));
-        self.leaving = Some(Leaving { tail, applied: batch.applied, durable });
+        let writer = self.writer.take().ok_or_else(|| DiskError::File(intake::ended()))?;
+        let batch = Arc::new(batch);
+        self.leaving = Some(batch.clone());
         self.intake.begin(writer, batch).map_err(DiskError::File)
     }
 
@@ -144,14 +132,16 @@ impl Database {
         }
         let Some((writer, written)) = self.intake.done(wait).map_err(DiskError::File)? else { return Ok(false) };
         self.writer = Some(writer);
-        let Some(Leaving { applied, durable, .. }) = self.leaving.take() else { return Ok(false) };
-        self.taken_in(applied, durable, written).map(|()| true)
+        let Some(batch) = self.leaving.take() else { return Ok(false) };
+        self.taken_in(&batch, written).map(|()| true)
     }
 
-    fn taken_in(&mut self, applied: u64, durable: Option<u64>, written: rusqlite::Result<()>) -> Result<(), DiskError> {
+    fn taken_in(&mut self, batch: &Batch, written: rusqlite::Result<()>) -> Result<(), DiskError> {
         written.map_err(|error| self.checkpointer.reason().unwrap_or(error))?;
-        self.visible = applied;
-        self.durable = durable.unwrap_or(self.durable);
+        self.visible = batch.applied;
+        if batch.durably {
+            self.durable = batch.number;
+        }
         Ok(())
     }
 }

@@ -196,7 +196,7 @@ impl SqliteDisk {
         let disk = DiskId(recovery::random());
         // Another disk has no use for this one's redo log.
         self.take_in_all()?;
-        let Some(connection) = self.database.writer() else { return Ok(()) };
+        let connection = self.database.writer()?;
         connection.execute_batch("PRAGMA synchronous = FULL")?;
         let transaction = connection.transaction()?;
         transaction.execute("UPDATE replica SET disk = ?", [disk.0])?;
@@ -245,7 +245,7 @@ impl SqliteDisk {
     /// All that was made durable and carried out and that the database does not have yet.
     fn batch(&mut self, durably: bool) -> Batch {
         Batch {
-            tail: Arc::new(self.tail.take()),
+            tail: self.tail.take(),
             changes: self.cache.hand_over(),
             committed: self.committed,
             applied: self.standing.applied,

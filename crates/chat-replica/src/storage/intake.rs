@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub(super) struct Batch {
     /// The end of the log, and facts.
-    pub tail: Arc<Tail>,
+    pub tail: Tail,
     /// What commands changed.
     pub changes: Arc<Waiting>,
     pub committed: u64,
@@ -66,7 +66,7 @@ fn sync(connection: &Connection) -> Result<()> {
 /// The thread. It has the writer's connection while it is at work. Dropping this waits until it is done.
 #[derive(Debug)]
 pub(super) struct Intake {
-    orders: Option<SyncSender<(Connection, Batch)>>,
+    orders: Option<SyncSender<(Connection, Arc<Batch>)>>,
     done: Receiver<(Connection, Result<()>)>,
     thread: Option<JoinHandle<()>>,
     /// Told whenever a batch was taken in.
@@ -88,7 +88,7 @@ impl Intake {
     }
 
     /// Has the batch written. One at a time: there is one connection.
-    pub fn begin(&self, connection: Connection, batch: Batch) -> io::Result<()> {
+    pub fn begin(&self, connection: Connection, batch: Arc<Batch>) -> io::Result<()> {
         let orders = self.orders.as_ref().ok_or_else(ended)?;
         orders.send((connection, batch)).map_err(|_| ended())
     }
@@ -117,12 +117,13 @@ impl Drop for Intake {
     }
 }
 
-fn ended() -> io::Error {
+/// Its thread is gone: it has panicked.
+pub(super) fn ended() -> io::Error {
     io::Error::other("the thread that writes the state has ended")
 }
 
 fn work(
-    inbox: &Receiver<(Connection, Batch)>,
+    inbox: &Receiver<(Connection, Arc<Batch>)>,
     outbox: &SyncSender<(Connection, Result<()>)>,
     taken: &Notify,
     directory: &DataDirectory,

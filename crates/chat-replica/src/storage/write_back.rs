@@ -131,9 +131,7 @@ impl WriteBack {
 
     /// What is found in the database, and what comes of it: sessions that have ended are gone, and all that were opened are there.
     fn overlaid(&self, mut sessions: Vec<Session>) -> Vec<Session> {
-        let mut newer: Vec<&Waiting> = self.unwritten().collect();
-        newer.reverse();
-        for unwritten in newer {
+        for unwritten in self.leaving.as_deref().into_iter().chain([&self.waiting]) {
             sessions.retain(|session| !unwritten.sessions.contains_key(&session.token));
             sessions.extend(unwritten.sessions.values().flatten().cloned());
         }
