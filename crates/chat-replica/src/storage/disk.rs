@@ -8,7 +8,7 @@ use super::intake::Batch;
 use super::mark::{Mark, MarkFile, Run};
 use super::migrations::{self, MigrationError};
 use super::recovery::{self, Standing};
-use super::redo::{self, Redo};
+use super::redo::Redo;
 use super::state::{STATEMENTS, SqliteState};
 use super::tail::{Layers, Tail};
 use super::wal::{self, Checkpointer};
@@ -153,8 +153,7 @@ impl SqliteDisk {
         let (member, recovered, standing) =
             started.map_err(|error| checkpointer.reason().map_or(error, DiskError::Database))?;
         wal::preallocate(&directory.beside("-wal"));
-        let run = redo::Run { disk: member.disk, incarnation: member.incarnation };
-        let redo = Redo::begin(&directory, run).map_err(DiskError::File)?;
+        let redo = Redo::begin(&directory, member, standing.redo_is_readable).map_err(DiskError::File)?;
         let Recovered { promised, impaired_until, .. } = recovered;
         let (disk, incarnation, committed) = (member.disk, member.incarnation, recovered.log.committed);
         let run = Some(Run { disk, incarnation, committed, impaired_until });

@@ -4,8 +4,9 @@ use super::chain::{self, Followed, Views};
 use super::directory::{DataDirectory, Identity};
 use super::disk::DiskError;
 use super::log_table::{self, Facts};
-use super::mark::Mark;
-use super::{aside, protect, redo, tail};
+use super::mark::{Mark, Run};
+use super::tail::{self, Replay};
+use super::{aside, protect};
 use crate::failpoint::{Point, reach};
 use crate::protocol::*;
 use rusqlite::{Connection, ErrorCode, params};
@@ -20,6 +21,8 @@ pub(super) struct Standing {
     pub applied: u64,
     /// `None`: the next start follows the whole chain.
     pub views: Option<Views>,
+    /// The redo log can be used again.
+    pub redo_is_readable: bool,
 }
 
 /// Reads the disk, begins a new process run on it, and makes that durable: nothing may be said before (rule 8).
@@ -30,7 +33,7 @@ pub(super) fn start(
     mark: Option<Mark>,
 ) -> Result<(Member, Recovered, Standing), DiskError> {
     let mut facts = facts_or_new(connection, directory, id)?;
-    let is_cut = replay(connection, directory, &mut facts, mark)?;
+    let Replay { is_cut, is_readable, .. } = replay(connection, directory, &mut facts, mark)?;
     // A new disk acknowledged nothing: a mark that is there is that of a database that somebody took away.
     let mark = mark.filter(|_| facts.incarnation.count > 0);
     let is_another = is_unproven(connection, directory, facts.disk, mark)?;
@@ -41,9 +44,9 @@ pub(super) fn start(
         (facts.disk, facts.impaired_until) = (DiskId(random()), None);
     }
     let mark = mark.filter(|_| !is_another);
-    let behind = mark.and_then(|mark| mark.run).filter(|run| run.incarnation.count > facts.incarnation.count);
+    let behind = mark.and_then(|mark| later_run(&facts, &mark));
     if let Some(run) = behind {
-        // The database lost that start, and what it found, with the end of its write-ahead log. A process run never comes twice.
+        // A process run never comes twice.
         facts.incarnation = run.incarnation;
         facts.impaired_until = facts.impaired_until.max(run.impaired_until);
     }
@@ -73,37 +76,42 @@ pub(super) fn start(
     directory.identify(&identity).map_err(DiskError::File)?;
     reach(Point::StartIdentified);
     let member = Member { id, disk: facts.disk, incarnation };
-    let standing = Standing { applied: facts.applied, views: Views::of(&found) };
+    let standing = Standing { applied: facts.applied, views: Views::of(&found), redo_is_readable: is_readable };
     let recovered =
         Recovered { cluster: facts.cluster, promised: facts.promised, log: found.log, deaths, known, impaired_until };
     Ok((member, recovered, standing))
 }
 
-/// The database takes in what the redo log has of the last process run. Whether more was durable than could be read of it.
+/// The database takes in what the redo log has of the last process run.
 fn replay(
     connection: &mut Connection,
     directory: &DataDirectory,
     facts: &mut Facts,
     mark: Option<Mark>,
-) -> Result<bool, DiskError> {
+) -> Result<Replay, DiskError> {
     let transaction = connection.transaction()?;
-    let runs = runs(facts, Some(log_table::redo(&transaction)?), mark);
-    let replayed = tail::replay(directory, &transaction, &runs, facts)?;
-    if replayed.number > log_table::redo(&transaction)? {
+    let redo = log_table::redo(&transaction)?;
+    let replayed = tail::replay(directory, &transaction, &runs(facts, Some(redo), mark), facts)?;
+    if replayed.number > redo {
         log_table::set_redo(&transaction, replayed.number)?;
     }
     transaction.commit()?;
-    Ok(replayed.is_cut)
+    Ok(replayed)
 }
 
 /// The process runs of which the redo log may have what the database has not: the one that the facts name, with the last turn that the database has,
-/// if that is known; and the one that only the mark knows of, because the database lost that start with the end of its write-ahead log.
-pub(super) fn runs(facts: &Facts, redo: Option<u64>, mark: Option<Mark>) -> Vec<(redo::Run, Option<u64>)> {
-    let mut runs = vec![(redo::Run { disk: facts.disk, incarnation: facts.incarnation }, redo)];
-    let later = mark.and_then(|mark| mark.run).filter(|run| run.disk == facts.disk);
-    let later = later.filter(|run| run.incarnation.count > facts.incarnation.count);
-    runs.extend(later.map(|run| (redo::Run { disk: run.disk, incarnation: run.incarnation }, Some(0))));
-    runs
+/// if that is known; and the one that only the mark knows of.
+pub(super) fn runs(facts: &Facts, redo: Option<u64>, mark: Option<Mark>) -> Vec<(Member, Option<u64>)> {
+    let member = Member { id: facts.id, disk: facts.disk, incarnation: facts.incarnation };
+    let later = mark.and_then(|mark| later_run(facts, &mark));
+    let later = later.map(|run| (Member { incarnation: run.incarnation, ..member }, Some(0)));
+    [(member, redo)].into_iter().chain(later).collect()
+}
+
+/// The process run that only the mark knows of: the database lost that start, and what it found, with the end of its write-ahead log.
+fn later_run(facts: &Facts, mark: &Mark) -> Option<Run> {
+    let is_later = |run: &Run| run.disk == facts.disk && run.incarnation.count > facts.incarnation.count;
+    mark.run.filter(is_later)
 }
 
 /// Moves the write-ahead log into the database. A power cut within a checkpoint has left torn pages there, which SQLite reads from the log; whoever

@@ -33,15 +33,10 @@ const AREAS: [u64; 2] = [0, AREA];
 const HEADER: usize = 36;
 /// Frames begin at multiples of this.
 const ALIGN: usize = 8;
+/// So much is read at once; where that fails, so much counts as lost.
+const PART: usize = 64 << 10;
 const ZEROS: [u8; 4096] = [0; 4096];
 const NEW: &str = "redo-new";
-
-/// Whose frames they are: a process run on a disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Run {
-    pub disk: DiskId,
-    pub incarnation: Incarnation,
-}
 
 /// One thing that was made durable, as it is written.
 #[derive(Serialize, Deserialize)]
@@ -99,15 +94,16 @@ pub(super) struct Redo {
 }
 
 impl Redo {
-    /// For a new process run, once the database holds durably what the file has of earlier ones.
+    /// For a new process run, once the database holds durably what the file has of earlier ones. A file that is there is used again, if
+    /// `is_readable`: a sector that cannot be read could not be written in part either.
     ///
     /// # Errors
-    /// If the file cannot be made. One that is there is used again, if all of it can be read: a sector that cannot be read could not be
-    /// written in part either.
-    pub fn begin(directory: &DataDirectory, run: Run) -> io::Result<Redo> {
+    /// If the file cannot be made.
+    pub fn begin(directory: &DataDirectory, run: Member, is_readable: bool) -> io::Result<Redo> {
         let path = directory.redo();
+        let is_long = |file: &File| file.metadata().is_ok_and(|file| file.len() == AREA * AREAS.len() as u64);
         let file = match OpenOptions::new().read(true).write(true).open(&path) {
-            Ok(file) if is_whole(&file) => file,
+            Ok(file) if is_readable && is_long(&file) => file,
             Ok(_) => make(directory)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound || is_unreadable(&error) => make(directory)?,
             Err(error) => return Err(error),
@@ -168,7 +164,7 @@ impl Redo {
 }
 
 /// What a file has of one process run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Found {
     /// What the turns after the one that was asked for made durable, in order and without a gap.
     pub turns: Vec<Persist>,
@@ -178,25 +174,29 @@ pub(super) struct Found {
     pub is_cut: bool,
     /// What such frames hold.
     pub beyond: Vec<Persist>,
+    /// All of the file can be read, or there is none.
+    pub is_readable: bool,
 }
 
 /// What the file at `path` has of this run after the turn with this number, or from the oldest on that is there. Without a file: nothing.
 ///
 /// # Errors
 /// If it cannot be opened, for another reason than damage.
-pub(super) fn read(path: &Path, run: Run, after: Option<u64>) -> io::Result<Found> {
-    let mut found = Found { number: after.unwrap_or(0), ..Found::default() };
+pub(super) fn read(path: &Path, run: Member, after: Option<u64>) -> io::Result<Found> {
+    let number = after.unwrap_or(0);
+    let mut found = Found { turns: Vec::new(), number, is_cut: false, beyond: Vec::new(), is_readable: true };
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
-        Err(error) if is_unreadable(&error) => return Ok(Found { is_cut: true, ..found }),
+        Err(error) if is_unreadable(&error) => return Ok(Found { is_cut: true, is_readable: false, ..found }),
         file => file?,
     };
     let mut frames = Vec::new();
     for area in AREAS {
         let (bytes, is_all) = read_area(&file, area)?;
-        found.is_cut |= !is_all;
+        found.is_readable &= is_all;
         frames.extend(frames_in(&bytes, &tag(run)));
     }
+    found.is_cut = !found.is_readable;
     frames.sort_by_key(|(number, _)| *number);
     if let (None, Some((oldest, _))) = (after, frames.first()) {
         found.number = oldest.saturating_sub(1);
@@ -271,33 +271,24 @@ fn checksum(frame: &[u8], tag: &[u8; 32]) -> [u8; 16] {
     short
 }
 
-fn tag(run: Run) -> [u8; 32] {
+fn tag(run: Member) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"redo log 1").update(&run.disk.0);
     hasher.update(&run.incarnation.count.to_le_bytes()).update(&run.incarnation.nonce.to_le_bytes());
     *hasher.finalize().as_bytes()
 }
 
-/// As much of an area as can be read, and whether that is all.
+/// As much of an area as can be read, with zeros where it cannot, and whether all of it could.
 fn read_area(file: &File, from: u64) -> io::Result<(Vec<u8>, bool)> {
-    let mut bytes = Vec::with_capacity(AREA as usize);
-    let is_all = each_part(file, from, |part| bytes.extend_from_slice(part))?;
-    Ok((bytes, is_all))
-}
-
-/// Gives one part after the other of an area, with zeros where it cannot be read. Whether all of it could.
-fn each_part(file: &File, from: u64, mut give: impl FnMut(&[u8])) -> io::Result<bool> {
-    let mut part = vec![0; 64 << 10];
+    let mut bytes = vec![0; AREA as usize];
     let mut is_all = true;
-    for at in (from..from + AREA).step_by(part.len()) {
-        part.fill(0);
-        match read_part(file, &mut part, at) {
+    for (part, at) in bytes.chunks_mut(PART).zip((from..).step_by(PART)) {
+        match read_part(file, part, at) {
             Err(error) if is_unreadable(&error) => is_all = false,
             read => read?,
         }
-        give(&part);
     }
-    Ok(is_all)
+    Ok((bytes, is_all))
 }
 
 /// Where the file is shorter than it should be, it is as if nothing had been written there.
@@ -310,11 +301,6 @@ fn read_part(file: &File, part: &mut [u8], at: u64) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn is_whole(file: &File) -> bool {
-    let is_long = file.metadata().is_ok_and(|file| file.len() == AREA * AREAS.len() as u64);
-    is_long && AREAS.into_iter().all(|area| each_part(file, area, |_| {}).unwrap_or(false))
 }
 
 /// A new file of zeros, durably, in the place of the one that is there.
@@ -337,8 +323,8 @@ mod tests {
 
     const EPOCH: Epoch = Epoch { round: 3, replica: ReplicaId(1) };
 
-    fn run(count: u64) -> Run {
-        Run { disk: DiskId([8; 16]), incarnation: Incarnation { count, nonce: 17 } }
+    fn run(count: u64) -> Member {
+        Member { id: ReplicaId(1), disk: DiskId([8; 16]), incarnation: Incarnation { count, nonce: 17 } }
     }
 
     fn directory() -> (tempfile::TempDir, DataDirectory) {
@@ -375,7 +361,7 @@ mod tests {
             vec![Persist::Repaired],
         ];
         assert!(read(&directory.redo(), run(1), Some(0)).expect("no file").turns.is_empty());
-        let mut redo = Redo::begin(&directory, run(1)).expect("made");
+        let mut redo = Redo::begin(&directory, run(1), true).expect("made");
         for turn in &turns {
             assert!(write(&mut redo, turn, 0));
         }
@@ -386,7 +372,7 @@ mod tests {
         }
         assert_eq!(read(&directory.redo(), run(1), None).expect("readable").turns, turns.concat());
         assert!(read(&directory.redo(), run(2), None).expect("readable").turns.is_empty(), "another process run");
-        let mut redo = Redo::begin(&directory, run(2)).expect("used again");
+        let mut redo = Redo::begin(&directory, run(2), true).expect("used again");
         assert!(write(&mut redo, &[entry(9, 10)], 0));
         let found = read(&directory.redo(), run(2), Some(0)).expect("readable");
         assert_eq!((found.turns, found.number, found.is_cut), (vec![entry(9, 10)], 1, false));
@@ -396,7 +382,7 @@ mod tests {
     fn an_area_is_written_again_once_the_database_has_it() {
         const LARGE: usize = 3 << 20;
         let (_dir, directory) = directory();
-        let mut redo = Redo::begin(&directory, run(1)).expect("made");
+        let mut redo = Redo::begin(&directory, run(1), true).expect("made");
         assert!(!write(&mut redo, &[entry(1, 9 << 20)], 0), "no area has room for it");
         for index in 2..=5 {
             assert!(write(&mut redo, &[entry(index, LARGE)], 1));
@@ -418,7 +404,7 @@ mod tests {
     fn a_frame_beyond_one_that_is_damaged_tells_of_it() {
         let (_dir, directory) = directory();
         let path = directory.redo();
-        let mut redo = Redo::begin(&directory, run(1)).expect("made");
+        let mut redo = Redo::begin(&directory, run(1), true).expect("made");
         let mut ends = Vec::new();
         for index in 1..=3 {
             assert!(write(&mut redo, &[entry(index, 50)], 0));
@@ -448,7 +434,7 @@ mod tests {
         let found = found_with(&|bytes| bytes.truncate(ends[1]));
         assert_eq!((found.number, found.is_cut), (2, false));
         drop(redo);
-        Redo::begin(&directory, run(2)).expect("made anew");
+        Redo::begin(&directory, run(2), true).expect("made anew");
         assert_eq!(std::fs::metadata(&path).expect("there").len(), 2 * AREA);
     }
 }

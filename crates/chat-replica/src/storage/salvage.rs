@@ -218,7 +218,6 @@ impl Copied {
     fn goes_on(&mut self, new: &Connection, replayed: &Replay, mark: Option<Mark>) -> Result<(), DiskError> {
         (self.cut_back, self.is_cut) = (replayed.cut_back, replayed.is_cut);
         self.last = log_table::last(new)?;
-        self.hash = log_table::hash_at(new, self.last)?;
         if let Some(mark) = mark {
             self.at_mark = log_table::place_at(new, mark.index)?.map(|(_, hash)| hash);
         }

@@ -127,7 +127,7 @@ impl Layers<'_> {
 }
 
 /// What came of a replay.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Replay {
     /// The last turn of the first process run that was asked for.
     pub number: u64,
@@ -135,6 +135,8 @@ pub(super) struct Replay {
     pub cut_back: bool,
     /// More was durable than could be read.
     pub is_cut: bool,
+    /// All of the file can be read, or there is none.
+    pub is_readable: bool,
 }
 
 /// The database takes in what the redo log has, within the open transaction, and `facts` what it says of them: of each of these process runs what came
@@ -148,13 +150,14 @@ pub(super) struct Replay {
 pub(super) fn replay(
     directory: &DataDirectory,
     connection: &Connection,
-    runs: &[(redo::Run, Option<u64>)],
+    runs: &[(Member, Option<u64>)],
     facts: &mut Facts,
 ) -> std::result::Result<Replay, DiskError> {
-    let mut all = Replay::default();
+    let mut all = Replay { number: 0, cut_back: false, is_cut: false, is_readable: true };
     for (place, (run, after)) in runs.iter().enumerate() {
         let found = redo::read(&directory.redo(), *run, *after).map_err(DiskError::File)?;
         all.is_cut |= found.is_cut;
+        all.is_readable &= found.is_readable;
         if place == 0 {
             all.number = found.number;
         }
