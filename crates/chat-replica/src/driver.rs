@@ -15,6 +15,7 @@ use crate::transport::PeerSender;
 use chat_core::Applied;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Events taken from the network in one turn at most.
@@ -71,8 +72,9 @@ impl Driver {
         Driver { node, wiring, desk, shown, ended: None }
     }
 
-    /// Runs until the end. On a thread of its own: the disk's syncs block it.
-    pub fn run(mut self, runtime: &tokio::runtime::Runtime) -> Ended {
+    /// Runs until the end. On a thread of its own: the disk's syncs block it. The sessions to the peers are tasks of `runtime`, and so run on this
+    /// thread, too: what the driver sends leaves without waking another.
+    pub fn run(mut self, runtime: &Runtime) -> Ended {
         let ended = self.turns(runtime);
         // Handlers may outlive this thread for a moment: no read passes any more (rule 11).
         self.wiring.close_gate();
@@ -87,7 +89,7 @@ impl Driver {
         }
     }
 
-    fn turns(&mut self, runtime: &tokio::runtime::Runtime) -> Ended {
+    fn turns(&mut self, runtime: &Runtime) -> Ended {
         let mut turned = Turned::default();
         loop {
             let mut inputs: Vec<Input> = Vec::new();
@@ -95,6 +97,8 @@ impl Driver {
             let mut proposals = Vec::new();
             if inputs.is_empty() && !self.node.is_behind() {
                 runtime.block_on(self.wait(&mut inputs, &mut proposals));
+            } else {
+                flush(runtime);
             }
             self.drain(&mut inputs, &mut proposals);
             if self.wiring.stop.load(Ordering::Acquire) {
@@ -103,7 +107,7 @@ impl Driver {
             if let Some(ended) = self.ended.take() {
                 return ended;
             }
-            match self.turn(inputs, proposals) {
+            match self.turn(runtime, inputs, proposals) {
                 Ok(done) => turned = done,
                 Err(error) => return Ended::Failed(self.node.disk().last_words(&error)),
             }
@@ -186,10 +190,16 @@ impl Driver {
         }
     }
 
-    fn turn(&mut self, mut inputs: Vec<Input>, proposals: Vec<Proposal>) -> Result<Turned, DiskError> {
+    fn turn(
+        &mut self,
+        runtime: &Runtime,
+        mut inputs: Vec<Input>,
+        proposals: Vec<Proposal>,
+    ) -> Result<Turned, DiskError> {
         inputs.extend(self.desk.propose(self.node.replica(), proposals, &mut tell));
         let clock = self.wiring.clock;
-        let mut out = TurnOut { wiring: &self.wiring, desk: &mut self.desk, ended: &mut self.ended };
+        let (wiring, desk, ended) = (&self.wiring, &mut self.desk, &mut self.ended);
+        let mut out = TurnOut { runtime, wiring, desk, ended, unsent: false };
         let turned = self.node.turn(clock.now(), inputs, &|| clock.now(), &mut out)?;
         self.desk.turned(&turned, &mut tell);
         self.publish();
@@ -225,16 +235,30 @@ fn tell(answer: Answer, what: Result<Done, Declined>) {
     let _ = answer.send(what);
 }
 
+/// Lets the sessions to the peers put on the network what is in their queues. Whoever yields is polled again when no task is ready any more.
+fn flush(runtime: &Runtime) {
+    runtime.block_on(tokio::task::yield_now());
+}
+
 /// What a turn gives to the world.
 struct TurnOut<'d> {
+    runtime: &'d Runtime,
     wiring: &'d Wiring,
     desk: &'d mut Desk<Answer>,
     ended: &'d mut Option<Ended>,
+    unsent: bool,
 }
 
 impl Outbox for TurnOut<'_> {
     fn send(&mut self, envelope: Envelope) {
         self.wiring.peers.send(envelope);
+        self.unsent = true;
+    }
+
+    fn flush(&mut self) {
+        if std::mem::take(&mut self.unsent) {
+            flush(self.runtime);
+        }
     }
 
     fn applied(&mut self, entry: &Entry, results: Vec<Applied>, copies: usize) {

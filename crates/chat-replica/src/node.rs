@@ -69,6 +69,9 @@ pub trait Outbox {
     /// ⑤ To a peer. May lose it.
     fn send(&mut self, envelope: Envelope);
 
+    /// What was sent should be on its way before the disk is waited for.
+    fn flush(&mut self) {}
+
     /// ⑦ A committed entry was carried out: answers can leave and streams be told.
     fn applied(&mut self, entry: &Entry, results: Vec<Applied>, copies: usize);
 
@@ -176,6 +179,7 @@ impl<D: Disk> Node<D> {
         let effects = self.replica.step(now, inputs, &self.disk);
         reach(Point::BeforeSend);
         effects.send.into_iter().for_each(|envelope| out.send(envelope));
+        out.flush();
         reach(Point::AfterSend);
         if effects.events.iter().any(|event| matches!(event, Event::View(_))) {
             // Whom a restart needs depends on which views it knows committed (rules 4, 10): that is written at once, too.
@@ -199,6 +203,7 @@ impl<D: Disk> Node<D> {
             self.disk.commit()?;
         }
         effects.send_after.into_iter().for_each(|envelope| out.send(envelope));
+        out.flush();
         reach(Point::AfterPromises);
         self.show_if_due(now)?;
         Ok(Turned { synced, proposed: effects.proposed })

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
@@ -271,7 +272,12 @@ impl Parts {
         };
         let secret = options.cluster_secret.as_ref().map(|secret| ClusterSecret::new(secret.bytes()));
         let peers_config = PeersConfig { me: member, cluster, addresses: others, secret: secret.clone() };
-        let (peers, sessions) = Peers::start(peers_config, network_sender, connector, shutdown.clone());
+        // On the driver's own thread: what it sends leaves without waking another.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        let (peers, sessions) = {
+            let _here = runtime.enter();
+            Peers::start(peers_config, network_sender, connector, shutdown.clone())
+        };
         let subscribers = Arc::new(Subscribers::new());
         let damaged = directory.damaged.subscribe();
         tokio::spawn(storage::scrub::scrub(Arc::downgrade(&directory)));
@@ -308,7 +314,7 @@ impl Parts {
             clock,
             min_copies: options.min_copies,
         };
-        let (thread, ended) = spawn_driver(Driver::new(node, wiring), id).map_err(StartError::Thread)?;
+        let (thread, ended) = spawn_driver(Driver::new(node, wiring), runtime, id).map_err(StartError::Thread)?;
         Ok(Server {
             address,
             _listener: listener,
@@ -342,11 +348,12 @@ fn protocol_config(me: Member, others: &[(ReplicaId, String)], options: &Options
 
 type DriverThread = (std::thread::JoinHandle<()>, watch::Receiver<Option<Ended>>);
 
-fn spawn_driver(driver: Driver, id: ReplicaId) -> std::io::Result<DriverThread> {
+fn spawn_driver(driver: Driver, runtime: Runtime, id: ReplicaId) -> std::io::Result<DriverThread> {
     let (sender, ended) = watch::channel(None);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let thread = std::thread::Builder::new().name(format!("driver-{id}")).spawn(move || {
         let end = driver.run(&runtime);
+        // Connections to the peers end with it.
+        drop(runtime);
         sender.send_replace(Some(end));
     })?;
     Ok((thread, ended))

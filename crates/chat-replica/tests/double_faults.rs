@@ -376,8 +376,8 @@ fn facts_behind_a_frame_that_is_damaged() {
     turn(Persist::Append(all[2].clone()));
     drop(disk);
     let file = std::fs::OpenOptions::new().write(true).open(path.join("replica.redo")).expect("there");
-    // In the second entry.
-    file.write_all_at(&[0xff], 4000).expect("written");
+    // In the second entry: each turn begins at a page.
+    file.write_all_at(&[0xff], 4096 + 1000).expect("written");
     let (disk, again, found) = open(&path);
     assert!(again.same_disk(&me) && disk.read(1, usize::MAX) == all[..1]);
     assert_eq!((found.log.last, found.impaired_until), (1, Some(3)));

@@ -7,7 +7,7 @@ use chat_proto::ClusterSecret;
 use chat_proto::v1::replica_service_client::ReplicaServiceClient;
 use chat_proto::v1::{Frame, Welcome};
 use chat_replica::protocol::*;
-use chat_replica::transport::{Connector, Dialled, Io, Tcp, Tuning, wire};
+use chat_replica::transport::{Connector, Dialled, Io, Peers, PeersConfig, Tcp, Tuning, wire};
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,9 +16,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 use transport_harness::*;
 
@@ -73,6 +74,27 @@ async fn large_messages_go_through_whole() {
     for _ in 0..4 {
         let came = two.until(|input| if let Input::Receive(e) = input { Some(e.clone()) } else { None }).await;
         assert_eq!(came, sent);
+    }
+}
+
+/// A driver lets its sessions run for as long as a yield takes, and then blocks on its disk.
+#[test]
+fn a_yield_puts_what_was_sent_on_the_network() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (driver, test) = (runtime(), runtime());
+    let mut two = test.block_on(async { Start::new(member(2, 1)).on(listener().await) });
+    let (events, mut received) = mpsc::channel(64);
+    let addresses = vec![(two.me.id, two.address.to_string())];
+    let (_cluster, watched) = watch::channel(Some(CLUSTER));
+    let config = PeersConfig { me: member(1, 1), cluster: watched, addresses, secret: None };
+    let (sender, _service) =
+        driver.block_on(async { Peers::start(config, events, Arc::new(Tcp), CancellationToken::new()) });
+    let up = driver.block_on(async { timeout(LONG, received.recv()).await });
+    assert!(matches!(up, Ok(Some(Input::SessionUp { outbound: true, .. }))), "{up:?}");
+    for n in 0..100 {
+        sender.send(Envelope { from: member(1, 1), ..two.ping(two.me, n) });
+        driver.block_on(tokio::task::yield_now());
+        assert_eq!(test.block_on(two.until(number)), n, "it came while the driver's runtime stood still");
     }
 }
 

@@ -31,11 +31,13 @@ use std::path::Path;
 const AREA: u64 = 8 << 20;
 const AREAS: [u64; 2] = [0, AREA];
 const HEADER: usize = 36;
-/// Frames begin at multiples of this.
+/// Frames begin at pages, so that none is in a page that was durable already, and no page is written twice.
+const PAGE: usize = 4096;
+/// Earlier versions began them at multiples of this.
 const ALIGN: usize = 8;
 /// So much is read at once; where that fails, so much counts as lost.
 const PART: usize = 64 << 10;
-const ZEROS: [u8; 4096] = [0; 4096];
+const ZEROS: [u8; PAGE] = [0; PAGE];
 const NEW: &str = "redo-new";
 
 /// One thing that was made durable, as it is written.
@@ -143,7 +145,7 @@ impl Redo {
     pub fn sync(&mut self, durable: u64) -> io::Result<bool> {
         self.number += 1;
         let length = self.frame.len();
-        self.frame.resize(length.next_multiple_of(ALIGN), 0);
+        self.frame.resize(length.next_multiple_of(PAGE), 0);
         let room = |at: u64, frame: &[u8]| at + frame.len() as u64 <= AREA;
         let is_turn_of_other = !room(self.at, &self.frame);
         if is_turn_of_other && (self.is_full(durable) || !room(0, &self.frame)) {
@@ -376,6 +378,22 @@ mod tests {
         assert!(write(&mut redo, &[entry(9, 10)], 0));
         let found = read(&directory.redo(), run(2), Some(0)).expect("readable");
         assert_eq!((found.turns, found.number, found.is_cut), (vec![entry(9, 10)], 1, false));
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_version_is_read() {
+        let (_dir, directory) = directory();
+        drop(Redo::begin(&directory, run(1), true).expect("made"));
+        let file = OpenOptions::new().write(true).open(directory.redo()).expect("there");
+        let (turns, mut at) = ([3, 5000, 77].map(|bytes| entry(1, bytes)), 0);
+        for (turn, number) in turns.iter().zip(1..) {
+            let mut frame = postcard::to_extend(&Record::of(turn), vec![0; HEADER]).expect("encoded");
+            seal(&mut frame, &tag(run(1)), number);
+            file.write_all_at(&frame, at as u64).expect("written");
+            at += frame.len().next_multiple_of(ALIGN);
+        }
+        let found = read(&directory.redo(), run(1), Some(0)).expect("readable");
+        assert_eq!((found.turns, found.number, found.is_cut), (turns.to_vec(), 3, false));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub struct Peers;
 
 impl Peers {
     /// Starts a task for each peer, on the current tokio runtime. Returns where messages go out, and the service by which
-    /// they come in.
+    /// they come in, on the runtime of the server that it is added to.
     ///
     /// `events` is bounded: a driver that is behind holds up its peers on the network. Once `shutdown` is cancelled or
     /// `events` is closed, every connection closes and nothing more is said.
