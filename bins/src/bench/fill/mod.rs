@@ -69,9 +69,10 @@ pub(super) async fn carry_out(
         // If it does not answer because its process has ended, the cluster will say so.
         match asked.await.unwrap_or_else(|error| End::Lost(error.to_string())) {
             End::Finished => break,
-            End::Lost(why) if in_vain < TRIES => {
-                eprintln!("filling: replica {leader} leaves off at {} ({why}); whoever leads goes on", errand.done);
+            End::Lost(why) if in_vain == 0 => {
+                eprintln!("filling: replica {leader} leaves off ({why}); whoever leads goes on after {}", errand.done);
             }
+            End::Lost(_) if in_vain < TRIES => {}
             End::Lost(why) | End::Failed(why) => {
                 return Err(Broken(format!("replica {leader} could not be filled: {why}")));
             }

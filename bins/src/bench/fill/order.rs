@@ -20,7 +20,7 @@ const LIFETIME: i64 = 10 * 365 * 24 * 3600 * 1000;
 pub(in crate::bench) const LONG_CONVERSATION: u64 = 10;
 /// So many accounts are registered before their sessions are opened: few enough to do again, many enough that it does not show that
 /// everything is waited for in between.
-const TOGETHER: u64 = 32 * 1024;
+const TOGETHER: u64 = 16 * 1024;
 
 /// A command, unless something in it is against the rules.
 pub(super) type Planned = Result<Command, Rejection>;

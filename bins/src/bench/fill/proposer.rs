@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 pub(in crate::bench) const SOCKET: &str = "CHAT_BENCH_ORDERS";
 /// Commands that wait for their answers at most: several full log entries.
 const UNDER_WAY: usize = 8192;
-/// The parent hears of every so many: where leadership is lost with the process, what came after comes again.
+/// The parent hears of every so many. Where leadership is lost, what came after the last that it heard of comes again.
 const REPORT: u64 = 4096;
 
 /// What a replica is told.
@@ -94,7 +94,6 @@ async fn take_order(stream: UnixStream, replica: &Handle) -> std::io::Result<()>
             Err(end) => end,
         },
     };
-    answers.say(&Progress::Done(answers.done)).await?;
     answers.say(&Progress::Over(end)).await
 }
 
