@@ -1,5 +1,6 @@
 //! Whether a send costs more where there is much already.
 
+use super::fill::Size;
 use super::load::positive;
 use super::people::some_of;
 use super::report::{Line, Report};
@@ -36,15 +37,15 @@ impl Flags {
 
 pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -> Result<(), Broken> {
     let mut sizes = Vec::new();
-    for (messages, accounts) in flags.messages.iter().zip(&flags.accounts) {
-        let crowd = stage.filled(*accounts as u64, *messages as u64).await?;
+    for (&messages, &accounts) in flags.messages.iter().zip(&flags.accounts) {
+        let crowd = stage.filled(&Size { messages, accounts }).await?;
         let mut lines = Vec::new();
         for name in ["grow-few", "grow-anybody"] {
             let people = some_of(stage, &crowd, flags.clients, name == "grow-anybody").await?;
             send::load(&people, 1, send::WARM_UP).await?;
             let once = async || {
                 let line = send::once(stage, name, &people, 1, flags.secs).await?;
-                Ok(line.with("messages", *messages as f64).with("accounts", *accounts as f64))
+                Ok(line.with("messages", messages as f64).with("accounts", accounts as f64))
             };
             lines.push(report.measure(once).await?);
         }

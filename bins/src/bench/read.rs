@@ -1,6 +1,6 @@
 //! Reading: pages of a long conversation at random places, and the first page of a listing.
 
-use super::fill::{Crowd, LONG_CONVERSATION};
+use super::fill::{Crowd, LONG_CONVERSATION, Size};
 use super::load::{closed_loop, positive};
 use super::people::clients;
 use super::report::{Line, Report};
@@ -24,12 +24,8 @@ const MOST_DECODED: usize = 128 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
-    /// So many messages are there; one of ten belongs to the conversation that is read
-    #[arg(long, default_value_t = 1_000_000, value_parser = positive, value_name = "N")]
-    messages: usize,
-    /// And so many accounts
-    #[arg(long, default_value_t = 10_000, value_parser = positive, value_name = "N")]
-    accounts: usize,
+    #[command(flatten)]
+    size: Size,
     /// So many read at the same time
     #[arg(long, value_delimiter = ',', default_value = "1,64", value_parser = positive, value_name = "N,…")]
     clients: Vec<usize>,
@@ -46,7 +42,7 @@ type Reader = Box<dyn FnMut() -> Reading + Send>;
 impl Flags {
     /// What is wrong with them.
     pub fn check(&self) -> Result<(), String> {
-        if self.accounts < 2 || self.messages < least() {
+        if self.size.accounts < 2 || self.size.messages < least() {
             return Err(format!("a conversation needs 2 --accounts, and a page of it {} --messages", least()));
         }
         Ok(())
@@ -59,10 +55,10 @@ fn least() -> usize {
 }
 
 pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -> Result<(), Broken> {
-    let crowd = stage.filled(flags.accounts as u64, flags.messages as u64).await?;
+    let crowd = stage.filled(&flags.size).await?;
     let time = Duration::from_secs(flags.secs as u64);
     let (with, token) = (crowd.name(1), crowd.token(0));
-    let places = (least() as u64, flags.messages as u64);
+    let places = (least() as u64, flags.size.messages as u64);
     for readers in &flags.clients {
         let clients = clients(&stage.servers(), *readers).await?;
         let sessions = clients.iter().map(|client| client.restore(&token)).collect::<Result<Vec<_>, _>>()?;

@@ -1,6 +1,6 @@
 //! What is measured: a cluster of one's own, or any other.
 
-use super::fill::{self, Crowd, Order};
+use super::fill::{self, Crowd, Order, Size};
 use crate::processes::replica::Fault;
 use crate::processes::{Broken, Cluster};
 use std::ffi::OsString;
@@ -15,6 +15,8 @@ const REPLICAS: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(1800);
 /// A fill of so many messages is used again. Smaller ones are made anew: they take seconds, and what is measured on them adds to them.
 const KEPT_FROM: u64 = 100_000;
+/// Whoever watches a fill hears of every so many commands.
+const TOLD: u64 = 100_000;
 /// Says of a filled folder what is in it: written when all of it is.
 const RECORD: &str = "filled.json";
 
@@ -93,7 +95,8 @@ impl Stage {
 
     /// Its own replicas on a folder of their own that holds so much, filled now unless an earlier run has done it. What ran
     /// before is stopped.
-    pub async fn filled(&mut self, accounts: u64, messages: u64) -> Result<Crowd, Broken> {
+    pub async fn filled(&mut self, size: &Size) -> Result<Crowd, Broken> {
+        let (accounts, messages) = (size.accounts as u64, size.messages as u64);
         if !self.servers.is_empty() {
             return Err(Broken("only replicas that it started itself are filled: leave --servers out".into()));
         }
@@ -115,9 +118,10 @@ impl Stage {
         let order = Order { crowd: Crowd::new(accounts), messages };
         let (sockets, talks) = (self.temporary.path().to_path_buf(), std::io::stderr().is_terminal());
         let cluster = self.start_in(&folder).await?;
-        let all = order.commands();
+        let (all, mut told) = (order.commands(), 0);
         let progress = |done: u64| {
-            if talks {
+            if talks && done >= told + TOLD {
+                told = done;
                 eprintln!("filling: {done} of {all}");
             }
         };

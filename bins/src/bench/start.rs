@@ -1,6 +1,7 @@
 //! How long a replica takes until it is of use: to start on much data, and to rejoin after having been away.
 
 use super::figures::Times;
+use super::fill::Size;
 use super::load::positive;
 use super::pace::paced;
 use super::people::{Person, some_of};
@@ -18,12 +19,8 @@ const SENDERS: usize = 64;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
-    /// So many messages are there
-    #[arg(long, default_value_t = 1_000_000, value_parser = positive, value_name = "N")]
-    messages: usize,
-    /// And so many accounts
-    #[arg(long, default_value_t = 10_000, value_parser = positive, value_name = "N")]
-    accounts: usize,
+    #[command(flatten)]
+    size: Size,
     /// A replica is away for so many seconds
     #[arg(long, default_value_t = 60, value_parser = positive, value_name = "S")]
     away: usize,
@@ -33,10 +30,10 @@ pub(super) struct Flags {
 }
 
 pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -> Result<(), Broken> {
-    let crowd = stage.filled(flags.accounts as u64, flags.messages as u64).await?;
+    let crowd = stage.filled(&flags.size).await?;
     let people = some_of(stage, &crowd, SENDERS, true).await?;
     let cluster = stage.only_own("replicas are started").await?;
-    let messages = flags.messages as f64;
+    let messages = flags.size.messages as f64;
     let started = async || Ok(start(cluster).await?.with("messages", messages));
     report.measure(started).await?;
     let rejoined = async || Ok(rejoin(cluster, &people, flags).await?.with("messages", messages));

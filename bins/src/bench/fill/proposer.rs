@@ -1,8 +1,8 @@
 //! The child's end: what it is told to propose, it proposes.
 
-use super::order::Order;
-use chat_core::{Command, Outcome, Rejection, Timestamp};
-use chat_replica::handle::{Declined, Done, Handle};
+use super::order::{Order, Planned};
+use chat_core::{AccountId, Outcome, Rejection, Timestamp};
+use chat_replica::handle::{Declined, Done, Handle, Row};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -15,18 +15,53 @@ use tokio::sync::oneshot;
 pub(in crate::bench) const SOCKET: &str = "CHAT_BENCH_ORDERS";
 /// Commands that wait for their answers at most: several full log entries.
 const UNDER_WAY: usize = 8192;
-/// The parent hears of every so many.
-const REPORT: u64 = 100_000;
+/// The parent hears of every so many. Where leadership is lost, what came after the last that it heard of comes again.
+const REPORT: u64 = 4096;
+
+/// What a replica is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Errand {
+    pub order: Order,
+    /// So many of its commands are done already.
+    pub done: u64,
+}
 
 /// What the parent is told: one per line.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Progress {
-    /// So many commands are done.
+    /// So many commands are done, all of those that come first.
     Done(u64),
-    /// All of them are.
+    /// This is the last.
+    Over(End),
+}
+
+/// How an errand ends.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum End {
+    /// All commands are done.
     Finished,
+    /// This replica can do no more, since it does not lead: whoever does can go on.
+    Lost(String),
     /// No more will be.
     Failed(String),
+}
+
+impl From<Declined> for End {
+    fn from(why: Declined) -> End {
+        End::Lost(why.to_string())
+    }
+}
+
+impl From<Rejection> for End {
+    fn from(why: Rejection) -> End {
+        End::Failed(why.to_string())
+    }
+}
+
+impl From<std::io::Error> for End {
+    fn from(error: std::io::Error) -> End {
+        End::Failed(error.to_string())
+    }
 }
 
 /// Listens for orders for as long as this process lives, if its parent gives any.
@@ -50,16 +85,16 @@ async fn listen(listener: UnixListener, replica: Handle) {
 
 async fn take_order(stream: UnixStream, replica: &Handle) -> std::io::Result<()> {
     let (read, write) = stream.into_split();
-    let mut answers = Answers { write, done: 0 };
     let Some(line) = BufReader::new(read).lines().next_line().await? else { return Ok(()) };
-    let last = match serde_json::from_str::<Order>(&line) {
-        Err(error) => Progress::Failed(format!("the order cannot be read: {error}")),
-        Ok(order) => match carry_out(replica, &order, &mut answers).await {
-            Ok(()) => Progress::Finished,
-            Err(why) => Progress::Failed(why),
+    let mut answers = Answers { write, done: 0 };
+    let end = match serde_json::from_str::<Errand>(&line) {
+        Err(error) => End::Failed(format!("the order cannot be read: {error}")),
+        Ok(errand) => match carry_out(replica, &errand, &mut answers).await {
+            Ok(()) => End::Finished,
+            Err(end) => end,
         },
     };
-    answers.say(&last).await
+    answers.say(&Progress::Over(end)).await
 }
 
 struct Answers {
@@ -74,63 +109,72 @@ impl Answers {
         self.write.write_all(&line).await
     }
 
-    async fn one_more(&mut self) -> Result<(), String> {
+    async fn one_more(&mut self) -> std::io::Result<()> {
         self.done += 1;
         if self.done.is_multiple_of(REPORT) {
-            self.say(&Progress::Done(self.done)).await.map_err(|error| error.to_string())?;
+            self.say(&Progress::Done(self.done)).await?;
         }
         Ok(())
     }
 }
 
-async fn carry_out(replica: &Handle, order: &Order, answers: &mut Answers) -> Result<(), String> {
-    let crowd = &order.crowd;
-    let registrations = (0..crowd.accounts).map(|number| crowd.register(number, now()));
-    let registered = propose(replica, registrations, answers).await?;
-    let sessions = (0..).zip(registered).map(|(number, outcome)| match outcome {
-        Outcome::Registered { account, .. } => Ok(crowd.open_session(number, account.id, now())),
-        // Answers come in the order in which they were asked for.
-        _ => Err(Rejection::SessionInvalid),
-    });
-    propose(replica, sessions, answers).await?;
-    propose(replica, order.sends(now), answers).await.map(drop)
+/// The error is how it ends otherwise.
+async fn carry_out(replica: &Handle, Errand { order, done }: &Errand, answers: &mut Answers) -> Result<(), End> {
+    let epoch = replica.gate().borrow().serving.ok_or(Declined::NotServing)?;
+    // So that what is done has no gaps, and the first that is declined ends it.
+    let row = Row::new(epoch);
+    let line = Line { replica, row };
+    for (place, part) in order.parts_after(*done) {
+        answers.done = place;
+        let ids = line.propose(order.registrations(part.clone(), now), answers).await?;
+        line.propose(order.sessions(part, ids, now), answers).await?;
+    }
+    let place = order.messages_after(*done);
+    answers.done = place;
+    line.propose(order.sends(place, now), answers).await.map(drop)
 }
 
 type Answer = oneshot::Receiver<Result<Done, Declined>>;
 
-/// Proposes all of them, in this order, and returns what came of those that make something of an account.
-async fn propose(
-    replica: &Handle,
-    commands: impl Iterator<Item = Result<Command, Rejection>>,
-    answers: &mut Answers,
-) -> Result<Vec<Outcome>, String> {
-    let (mut under_way, mut outcomes) = (VecDeque::new(), Vec::new());
-    for command in commands {
-        if under_way.len() >= UNDER_WAY {
-            take(&mut under_way, &mut outcomes, answers).await?;
+/// Where commands are proposed in a row.
+struct Line<'r> {
+    replica: &'r Handle,
+    row: Row,
+}
+
+impl Line<'_> {
+    /// Proposes all of them, in this order, and returns the accounts that they registered.
+    async fn propose(
+        &self,
+        commands: impl Iterator<Item = Planned>,
+        answers: &mut Answers,
+    ) -> Result<Vec<AccountId>, End> {
+        let (mut under_way, mut registered) = (VecDeque::new(), Vec::new());
+        for command in commands {
+            if under_way.len() >= UNDER_WAY {
+                take(&mut under_way, &mut registered, answers).await?;
+            }
+            under_way.push_back(self.replica.submit(command?, Some(self.row.clone())).await?);
         }
-        let command = command.map_err(|why| why.to_string())?;
-        under_way.push_back(replica.submit(command, None).await.map_err(|why| why.to_string())?);
+        while !under_way.is_empty() {
+            take(&mut under_way, &mut registered, answers).await?;
+        }
+        Ok(registered)
     }
-    while !under_way.is_empty() {
-        take(&mut under_way, &mut outcomes, answers).await?;
-    }
-    Ok(outcomes)
 }
 
 /// Waits for the oldest answer.
 async fn take(
     under_way: &mut VecDeque<Answer>,
-    outcomes: &mut Vec<Outcome>,
+    registered: &mut Vec<AccountId>,
     answers: &mut Answers,
-) -> Result<(), String> {
+) -> Result<(), End> {
     let Some(answer) = under_way.pop_front() else { return Ok(()) };
-    let done = answer.await.unwrap_or(Err(Declined::Stopped)).map_err(|why| why.to_string())?;
-    let outcome = done.result.map_err(|why| why.to_string())?;
-    if matches!(outcome, Outcome::Registered { .. }) {
-        outcomes.push(outcome);
+    let done = answer.await.unwrap_or(Err(Declined::Stopped))?;
+    if let Outcome::Registered { account, .. } = done.result? {
+        registered.push(account.id);
     }
-    answers.one_more().await
+    Ok(answers.one_more().await?)
 }
 
 fn now() -> Timestamp {
