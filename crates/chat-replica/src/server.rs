@@ -352,8 +352,8 @@ fn spawn_driver(driver: Driver, runtime: Runtime, id: ReplicaId) -> std::io::Res
     let (sender, ended) = watch::channel(None);
     let thread = std::thread::Builder::new().name(format!("driver-{id}")).spawn(move || {
         let end = driver.run(&runtime);
-        // Connections to the peers end with it.
-        drop(runtime);
+        // Ends the connections to the peers, and waits for nothing: a name may be looked up for long.
+        runtime.shutdown_background();
         sender.send_replace(Some(end));
     })?;
     Ok((thread, ended))
