@@ -326,7 +326,7 @@ async fn a_transfer_that_comes_out_otherwise_is_1() {
     // In this service, 1, 2 and 3 are the view.
     let outside = shell.chatctl(&["transfer", "4"]);
     assert_eq!((code(&outside), stdout(&outside)), (1, String::new()));
-    assert_eq!(stderr(&outside), "chatctl: replica 4 cannot take over: it is not in the view (1,2,3), but backup\n");
+    assert_eq!(stderr(&outside), "chatctl: replica 4 (backup) cannot take over: it is not in the view (1,2,3)\n");
     cluster.replica(1).mood.send_replace(Mood::HandsToAnother);
     let elsewhere = shell.chatctl(&["transfer", "3", "--json"]);
     assert_eq!((code(&elsewhere), stdout(&elsewhere)), (1, String::new()));

@@ -81,3 +81,14 @@ async fn without_a_leader_it_ends_with_the_deadline() {
     let error = builder.connect_lazy().unwrap().transfer(2).await.unwrap_err();
     assert!(matches!(error, Error::NoLeader { .. }), "{error:?}");
 }
+
+#[tokio::test]
+async fn no_answer_is_no_refusal() {
+    let cluster = Cluster::start(2).await;
+    let builder = Client::builder().servers(cluster.addresses()).timeout(Duration::from_millis(200));
+    let client = builder.connect().await.unwrap();
+    cluster.replica(1).mood.send_replace(Mood::Hangs);
+    let error = client.transfer(2).await.unwrap_err();
+    assert!(matches!(error, Error::NoLeader { .. }), "{error:?}");
+    assert!(error.to_string().contains("did not answer in time: it may still do so"), "{error}");
+}

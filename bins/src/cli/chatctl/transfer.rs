@@ -5,13 +5,12 @@ use std::io::{self, Write};
 use chat_client::{Client, ReplicaStatus, Role, Transferred};
 use serde::Serialize;
 
-use super::{
-    super::{
-        failure::{Failure, complain},
-        output::{json, one_line},
-    },
-    EpochValue, ids, none_reached,
+use crate::cli::{
+    failure::{Failure, complain},
+    output::{json, one_line},
 };
+
+use super::{EpochValue, ids, none_reached};
 
 /// Has the leader hand over to replica `id`, and says who leads then.
 pub(super) async fn transfer(client: &Client, id: u32, as_json: bool) -> Result<(), Failure> {
@@ -41,7 +40,7 @@ fn obstacle(replicas: &[ReplicaStatus], id: u32) -> Option<String> {
     let primaries = replicas.iter().filter(|replica| replica.role == Role::Primary);
     let view = &primaries.max_by_key(|replica| replica.epoch)?.in_view;
     let there = ids(view);
-    (!view.contains(&id)).then(|| format!("replica {id} cannot take over: it is not in the view ({there}), but {role}"))
+    (!view.contains(&id)).then(|| format!("replica {id} ({role}) cannot take over: it is not in the view ({there})"))
 }
 
 /// Who leads, for programs: what `status` says of it, and who led before.
