@@ -121,6 +121,8 @@ fn wrong_usage_is_2() {
     assert!(stderr(&shell.chat(&[])).contains("Usage: chat"));
     assert_eq!(code(&shell.chatctl(&[])), 2);
     assert_eq!(code(&shell.chatctl(&["declare-crashed", "three"])), 2);
+    assert_eq!(code(&shell.chatctl(&["transfer", "three"])), 2);
+    assert_eq!(code(&shell.chatctl(&["transfer"])), 2);
     assert_eq!(code(&shell.chat(&["--help"])), 0);
 }
 
@@ -139,6 +141,9 @@ fn no_leader_is_3_and_says_why_without_the_password() {
     let line: Value = serde_json::from_str(&stdout(&status)).unwrap();
     assert_eq!((line["role"].as_str(), line["address"].as_str()), (Some("unreachable"), Some(NOBODY)));
     assert_eq!(code(&shell.chatctl(&["declare-crashed", "3"])), 3);
+    let transfer = shell.chatctl(&["transfer", "3", "--json"]);
+    assert_eq!((code(&transfer), stdout(&transfer)), (3, String::new()));
+    assert_eq!(stderr(&transfer), format!("chatctl: no replica answered ({NOBODY}: connection refused)\n"));
 }
 
 #[tokio::test]
@@ -312,4 +317,23 @@ async fn operators_see_every_replica() {
     assert_eq!(code(&declared), 0);
     assert!(stdout(&declared).contains("takes start 4 of replica 3 for crashed"));
     assert!(stderr(&declared).contains("in contact with 3"));
+}
+
+#[tokio::test]
+async fn a_transfer_that_comes_out_otherwise_is_1() {
+    let cluster = Cluster::start(4).await;
+    let shell = Shell::of(&cluster);
+    // In this service, 1, 2 and 3 are the view.
+    let outside = shell.chatctl(&["transfer", "4"]);
+    assert_eq!((code(&outside), stdout(&outside)), (1, String::new()));
+    assert_eq!(stderr(&outside), "chatctl: replica 4 (backup) cannot take over: it is not in the view (1,2,3)\n");
+    cluster.replica(1).mood.send_replace(Mood::HandsToAnother);
+    let elsewhere = shell.chatctl(&["transfer", "3", "--json"]);
+    assert_eq!((code(&elsewhere), stdout(&elsewhere)), (1, String::new()));
+    let expected = "replica 1 was asked to hand over to replica 3, but now replica 2 leads";
+    assert!(stderr(&elsewhere).contains(expected), "{}", stderr(&elsewhere));
+    cluster.lead(None);
+    let nobody = shell.chatctl(&["--timeout", "200ms", "transfer", "3"]);
+    assert_eq!((code(&nobody), stdout(&nobody)), (3, String::new()));
+    assert!(stderr(&nobody).contains("no leader within the deadline"), "{}", stderr(&nobody));
 }

@@ -1,4 +1,6 @@
-//! `chatctl`: the state of a cluster, and an operator's word.
+//! `chatctl`: the state of a cluster, and an operator's orders.
+
+mod transfer;
 
 use std::{
     io::{self, IsTerminal as _, Write},
@@ -26,7 +28,7 @@ use super::{
     name = "chatctl",
     version,
     arg_required_else_help = true,
-    after_help = "Exit codes: 0 done, 1 refused, 2 usage, 3 no replica answered."
+    after_help = "Exit codes: 0 done, 1 refused, 2 usage, 3 no replica answered, or none led within --timeout."
 )]
 struct Arguments {
     #[command(flatten)]
@@ -50,6 +52,17 @@ enum Command {
         /// Again every second, until Ctrl-C
         #[arg(long, short)]
         watch: bool,
+    },
+    /// Have the leader hand over to a replica, and wait until that one leads: no process ends.
+    ///
+    /// For maintenance of the leader's machine. Clients notice nothing but some milliseconds. The replica must be in the view;
+    /// if it leads already, that is said, and nothing is done.
+    Transfer {
+        /// The replica's id
+        id: u32,
+        /// Print one JSON object: id, address, role, epoch and leader as in status, and from, who led before
+        #[arg(long)]
+        json: bool,
     },
     /// Vouch that a replica has crashed and will not write again, so that the others may go on without it.
     ///
@@ -89,6 +102,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
             if reached { Ok(()) } else { Err(none_reached(&replicas)) }
         }
         Command::Status { json, watch: true } => watch(&client, json).await,
+        Command::Transfer { id, json } => transfer::transfer(&client, id, json).await,
         Command::DeclareCrashed { id } => declare_crashed(&client, id).await,
     }
 }
@@ -219,9 +233,13 @@ fn show(out: &mut impl Write, replicas: &[ReplicaStatus], as_json: bool) -> io::
     Ok(())
 }
 
+/// `1,2,3`.
+fn ids(ids: &[u32]) -> String {
+    ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+}
+
 fn row(replica: &ReplicaStatus) -> [String; 9] {
     let id = |id: Option<u32>| id.map_or_else(|| "-".to_owned(), |id| id.to_string());
-    let ids = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let (name, address) = (id(replica.id), one_line(&replica.address).into_owned());
     let role = one_line(&replica.role.to_string()).into_owned();
     if replica.role == Role::Unreachable {

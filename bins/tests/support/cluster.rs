@@ -2,8 +2,10 @@
 
 use chat_bins::processes::replica::{Plan, Replica};
 use serde_json::Value;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::time::{Duration, Instant};
 use tokio::process::Command;
 
@@ -21,6 +23,16 @@ pub struct Trio {
 impl Trio {
     /// In these places: addresses, and words before the program. Founded, as seen from `outside`.
     pub async fn start(name: &str, places: &[(SocketAddr, Vec<String>)], outside: Vec<String>) -> Trio {
+        Trio::surrounded(name, places, outside, &[]).await
+    }
+
+    /// The same, of replicas that find this in their environment.
+    pub async fn surrounded(
+        name: &str,
+        places: &[(SocketAddr, Vec<String>)],
+        outside: Vec<String>,
+        environment: &[(String, OsString)],
+    ) -> Trio {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder");
         let book: Vec<_> = (1..).zip(places).map(|(id, (address, _)): (u32, _)| format!("{id}={address}")).collect();
@@ -37,6 +49,7 @@ impl Trio {
         };
         let mut trio = Trio { folder: folder.clone(), replicas: (1..).zip(places).map(replica).collect(), outside };
         for replica in &mut trio.replicas {
+            replica.surround(environment.to_vec());
             replica.launch().expect("it starts");
         }
         for replica in &mut trio.replicas {
@@ -58,14 +71,18 @@ impl Trio {
         self.replicas.iter().map(|replica| replica.address().to_string()).collect::<Vec<_>>().join(",")
     }
 
-    /// What `chatctl` says, from outside.
+    /// What `chatctl` says on standard output, from outside.
     pub async fn chatctl(&self, arguments: &[&str]) -> String {
+        String::from_utf8(self.operate(arguments).await.stdout).expect("UTF-8")
+    }
+
+    /// All that `chatctl` says, from outside, and how it ends.
+    pub async fn operate(&self, arguments: &[&str]) -> Output {
         let program = [env!("CARGO_BIN_EXE_chatctl").to_owned()];
         let mut words = self.outside.iter().chain(&program);
         let mut command = Command::new(words.next().expect("at least the program"));
         command.args(words).args(["--servers", &self.servers()]).args(arguments);
-        let output = command.output().await.expect("chatctl starts");
-        String::from_utf8(output.stdout).expect("UTF-8")
+        command.output().await.expect("chatctl starts")
     }
 
     /// Looks at `chatctl status` until one replica's line is so, and returns that line.

@@ -78,9 +78,12 @@ pub(crate) async fn pause(failures: u32, deadline: Instant) {
     }
 }
 
-enum Outcome<T> {
+/// How a request to one leader ended.
+pub(crate) enum Outcome<T> {
     Answer(Result<Response<T>, Status>),
+    /// Another one leads now.
     Moved,
+    /// The deadline passed.
     Expired,
 }
 
@@ -132,7 +135,7 @@ impl Finder {
     }
 
     /// Waits for `call`, but no longer than the route holds.
-    async fn attend<T>(
+    pub(crate) async fn attend<T>(
         &self,
         route: &Route,
         deadline: Instant,

@@ -70,7 +70,7 @@ impl Builder {
     }
 
     /// The cluster's secret, which an operator's orders need where one is set
-    /// ([`declare_crashed`](Client::declare_crashed)); nothing else does.
+    /// ([`declare_crashed`](Client::declare_crashed), [`transfer`](Client::transfer)); nothing else does.
     #[must_use]
     pub fn cluster_secret(mut self, secret: impl AsRef<[u8]>) -> Self {
         self.secret = Some(ClusterSecret::new(secret.as_ref()));

@@ -60,6 +60,7 @@ mod sends;
 mod session;
 mod submit;
 mod token;
+mod transfer;
 
 pub use admin::{Declared, Incarnation, ReplicaStatus, Role};
 pub use client::{Builder, Client};
@@ -69,3 +70,4 @@ pub use model::{Account, Deleted, Epoch, Key, Leader, Marks, Message, Sent, Unde
 pub use pages::{Accounts, History};
 pub use session::Session;
 pub use submit::{MOST_TEXT, Submitted};
+pub use transfer::Transferred;

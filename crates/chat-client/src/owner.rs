@@ -336,7 +336,7 @@ impl Owner {
     }
 }
 
-async fn find_leader(channel: Channel) -> Result<v1::FindLeaderResponse, String> {
+pub(crate) async fn find_leader(channel: Channel) -> Result<v1::FindLeaderResponse, String> {
     match timeout(PROBE_TIMEOUT, rpc(channel).find_leader(v1::FindLeaderRequest {})).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(explain(&status)),

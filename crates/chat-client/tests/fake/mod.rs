@@ -37,6 +37,12 @@ pub enum Mood {
     SkipsOne,
     /// Inbox streams that are open stay open and say nothing more; a new one works.
     MuteInbox,
+    /// Told to hand over, says after a while that it still leads, and next time does it.
+    HesitatesOnce,
+    /// Told to hand over, does so to another than was meant.
+    HandsToAnother,
+    /// Told to hand over, does so and does not answer.
+    HandsOverInSilence,
 }
 
 #[derive(Debug, Default)]
@@ -463,7 +469,26 @@ impl AdminService for Service {
         Ok(Response::new(v1::DeclareCrashedResponse { incarnation: Some(v1::Incarnation { count: 4, nonce: 1 }) }))
     }
 
-    async fn transfer(&self, _: Request<v1::TransferRequest>) -> Result<Response<v1::TransferResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
+    async fn transfer(&self, request: Request<v1::TransferRequest>) -> Result<Response<v1::TransferResponse>, Status> {
+        self.lead().await?;
+        let (id, mood) = (request.get_ref().id, *self.replica.mood.borrow());
+        let others: Vec<_> = self.state.peers.lock().unwrap().iter().map(|peer| peer.id).collect();
+        if !others.contains(&id) {
+            return Err(Status::not_found(format!("scripted: no replica {id}")));
+        }
+        let another = others.into_iter().find(|other| ![id, self.replica.id].contains(other));
+        let next = match mood {
+            Mood::HesitatesOnce => {
+                self.replica.mood.send_replace(Mood::Works);
+                return Err(Status::deadline_exceeded("scripted: still leads"));
+            }
+            Mood::HandsToAnother => another,
+            _ => Some(id),
+        };
+        self.state.leader.send_modify(|leader| *leader = (next, leader.1 + 1));
+        if mood == Mood::HandsOverInSilence {
+            std::future::pending::<()>().await;
+        }
+        Ok(Response::new(v1::TransferResponse {}))
     }
 }

@@ -39,12 +39,14 @@ impl AdminRpc {
             return Err(Status::invalid_argument(format!("replica {me} leads already")));
         }
         let view = self.context.status().view;
-        match view.is_some_and(|view| view.member(id).is_some()) {
-            true => Ok(Some(id)),
-            false => {
-                Err(Status::failed_precondition(format!("replica {id} is not in the view, so it cannot take over")))
-            }
+        // The view goes first: a member may be missing in the list that this replica was started with.
+        if view.is_some_and(|view| view.member(id).is_some()) {
+            return Ok(Some(id));
         }
+        Err(match self.context.peer(id) {
+            Some(_) => Status::failed_precondition(format!("replica {id} is not in the view, so it cannot take over")),
+            None => Status::not_found(format!("there is no replica {id}")),
+        })
     }
 }
 
@@ -114,9 +116,8 @@ impl AdminService for AdminRpc {
             Some(()) => Ok(Response::new(v1::TransferResponse {})),
             None => {
                 let me = self.context.me();
-                Err(Status::deadline_exceeded(format!(
-                    "replica {me} still leads: no other member was ready to take over"
-                )))
+                let who = to.map_or_else(|| "no other member".to_owned(), |to| format!("replica {to}"));
+                Err(Status::deadline_exceeded(format!("replica {me} still leads: {who} was not ready to take over")))
             }
         }
     }
