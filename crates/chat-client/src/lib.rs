@@ -39,7 +39,8 @@
 //! Client, Session ──▶ Finder ──asks──▶ owner task ──FindLeader──▶ every replica
 //!        │               ◀──route── (watch channel)
 //!        ├──▶ unary calls, on the route's channel
-//!        ├──▶ queue ──▶ send task: one SendStream; Outbox keeps what has no answer
+//!        ├──▶ queue ──▶ one SendStream, which takes what waits by itself; Outbox keeps what has no answer
+//!        │              send task: answers, deadlines, the next stream
 //!        └──▶ inbox task: one Inbox stream, resumed after its position
 //! ```
 //!
@@ -52,6 +53,7 @@ mod client;
 mod discovery;
 mod error;
 mod inbox;
+mod line;
 mod model;
 mod outbox;
 mod owner;

@@ -140,6 +140,7 @@ impl Key {
     /// ```
     #[must_use]
     pub fn generate() -> Self {
+        // Its random bits come from a cryptographic generator in this thread that the operating system seeds: no system call for each.
         Self(uuid::Uuid::now_v7().into_bytes())
     }
 

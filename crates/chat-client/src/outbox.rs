@@ -1,4 +1,4 @@
-//! Sends that have no answer yet, in the order in which they were made: the pure half of [`sends`](crate::sends).
+//! Sends that have no answer yet, in the order in which they were made: the pure part of [`line`](crate::line).
 //!
 //! ```text
 //! push → [unsent] → frame → [in flight] → answered → gone
@@ -81,9 +81,9 @@ impl<R> Outbox<R> {
         self.len() == 0
     }
 
-    /// Something waits for an answer from the stream.
-    pub(crate) fn awaits_answers(&self) -> bool {
-        self.unanswered > 0
+    /// Something waits for a frame.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
     }
 
     /// There is something to frame, and room for it on the stream.
@@ -241,7 +241,7 @@ mod tests {
         let expired: Vec<_> = outbox.expired(now).iter().map(|entry| (entry.reply, entry.unsure)).collect();
         assert_eq!(expired, [(0, true), (1, false)]);
         assert_eq!(outbox.len(), 1);
-        assert!(!outbox.awaits_answers());
+        assert_eq!(outbox.unanswered, 0);
     }
 
     #[test]

@@ -1,30 +1,29 @@
-//! The send stream of one session: one task, started by the first send. It puts whatever has queued into one frame,
-//! matches results by tag, and when the stream ends sends everything without an answer again, in order, on a
-//! stream to the next leader. The bookkeeping is [`Outbox`]; this is its I/O.
+//! The send stream of one session: one task, started by the first send. The stream takes what has queued by itself, see [`Line`]; the task
+//! matches results by tag, keeps the deadlines, and when the stream ends has everything without an answer sent again, in order, on a
+//! stream to the next leader. The bookkeeping is [`Outbox`](crate::outbox::Outbox); this is its I/O.
 
 use std::{sync::Arc, time::Duration};
 
 use chat_proto::v1::{self, tagged_result};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, Interval, MissedTickBehavior, interval},
+    time::{Instant, sleep},
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
 use crate::{
     call::{PATIENCE, Safety, Tries, pause, request},
     error::{Error, Hint, Refusal, Verdict, explain, judge, judge_failure},
+    line::Line,
     model::{Key, Sent},
-    outbox::{Entry, Outbox},
+    outbox::Entry,
     owner::{Finder, Route, Stale},
     token::Token,
 };
 
 /// How exactly deadlines and silence are kept.
 const TICK: Duration = Duration::from_millis(50);
-/// Most sends taken over at a time.
-const BATCH: usize = 1024;
 
 pub(crate) type Reply = oneshot::Sender<Result<Sent, Error>>;
 
@@ -41,47 +40,42 @@ enum End {
     Refused(Refusal),
 }
 
+/// What is not an answer. It happens seldom, so each is looked at only when it has been woken, and not with every answer.
+enum News {
+    Tick,
+    /// By the line.
+    Called,
+    /// Another leads.
+    Moved,
+}
+
+fn tick() -> BoxFuture<'static, News> {
+    sleep(TICK).map(|()| News::Tick).boxed()
+}
+
 pub(crate) struct SendTask {
     finder: Finder,
     token: Token,
-    queue: mpsc::Receiver<Entry<Reply>>,
-    /// Nobody can queue any more.
-    closed: bool,
-    outbox: Outbox<Reply>,
-    taken: Vec<Entry<Reply>>,
+    line: Arc<Line<Reply>>,
+    /// Answers of the last frame, on their way out of the lock.
+    told: Vec<(Entry<Reply>, Result<Sent, Refusal>)>,
     patience: Option<Refusal>,
     /// Streams in a row that answered nothing.
     failures: u32,
-    tick: Interval,
 }
 
 impl SendTask {
     /// The queue of a new task, which ends when the last sender is dropped and everything is answered.
     pub(crate) fn spawn(finder: Finder, token: Token, capacity: usize) -> mpsc::Sender<Entry<Reply>> {
-        let (sender, queue) = mpsc::channel(capacity);
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let task = Self {
-            finder,
-            token,
-            queue,
-            closed: false,
-            outbox: Outbox::new(),
-            taken: Vec::with_capacity(BATCH),
-            patience: None,
-            failures: 0,
-            tick,
-        };
+        let (sender, line) = Line::new(capacity);
+        let task = Self { finder, token, line, told: Vec::new(), patience: None, failures: 0 };
         tokio::spawn(task.run());
         sender
     }
 
     async fn run(mut self) {
         let mut stale = Stale::default();
-        loop {
-            if self.outbox.is_empty() && !self.take().await {
-                return;
-            }
+        while self.line.filled().await {
             let finder = self.finder.clone();
             let (failures, known) = (self.failures, stale.clone());
             let way = async move {
@@ -104,36 +98,24 @@ impl SendTask {
         }
     }
 
-    /// Waits for the next sends. False: there will be none.
-    async fn take(&mut self) -> bool {
-        let count = self.queue.recv_many(&mut self.taken, BATCH).await;
-        self.took(count);
-        count > 0
-    }
-
-    fn took(&mut self, count: usize) {
-        self.closed |= count == 0;
-        self.taken.drain(..).for_each(|entry| self.outbox.push(entry));
-    }
-
     /// Completes `work`, while new sends are taken over and old ones expire. `None`: nothing waits any more.
     async fn keep_house_during<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         tokio::pin!(work);
         loop {
-            let room = !self.closed && self.outbox.has_room();
             tokio::select! {
                 done = &mut work => return Some(done),
-                count = self.queue.recv_many(&mut self.taken, BATCH), if room => self.took(count),
-                _ = self.tick.tick() => self.expire(),
+                never = self.line.fill() => match never {},
+                () = sleep(TICK) => self.expire(),
             }
-            if self.outbox.is_empty() {
+            if self.line.lock().outbox.is_empty() {
                 return None;
             }
         }
     }
 
     fn expire(&mut self) {
-        for entry in self.outbox.expired(Instant::now()) {
+        let expired = self.line.lock().expired(Instant::now());
+        for entry in expired {
             let safety = Safety::Keyed(key_of(&entry.request));
             let tries = Tries { unsure: entry.unsure, patience: self.patience.clone() };
             // Whoever dropped the future of its send does not wait for the result.
@@ -142,7 +124,8 @@ impl SendTask {
     }
 
     fn refuse_all(&mut self, refusal: &Refusal) {
-        for entry in self.outbox.drain() {
+        let refused: Vec<_> = self.line.lock().outbox.drain().collect();
+        for entry in refused {
             let safety = Safety::Keyed(key_of(&entry.request));
             let tries = Tries { unsure: entry.unsure, patience: None };
             let _ = entry.reply.send(Err(tries.refuse(safety, refusal.clone())));
@@ -151,65 +134,100 @@ impl SendTask {
 
     /// One stream to one leader, from its opening to its end.
     async fn stream(&mut self, route: &Arc<Route>) -> End {
-        // One frame at a time, so that what queues while it is written goes out together in the next.
-        let (frames, outgoing) = mpsc::channel(1);
         let mut rpc = route.rpc();
-        let opening = rpc.send_stream(request(ReceiverStream::new(outgoing), Some(&self.token)));
-        let finder = self.finder.clone();
-        let moved = finder.moved(route);
-        tokio::pin!(opening, moved);
+        let opening = rpc.send_stream(request(self.line.frames(), Some(&self.token)));
+        tokio::pin!(opening);
+        let mut news = self.news(route);
+        let mut ticking = true;
         let mut results = None;
-        let mut heard = Instant::now();
-        let mut writable = true;
         loop {
-            if self.closed && self.outbox.is_empty() {
-                return End::Done;
-            }
-            let room = !self.closed && self.outbox.has_room();
             let opened = results.is_some();
             tokio::select! {
                 // The clock first: under load something else is always ready.
                 biased;
-                _ = self.tick.tick(), if !self.outbox.is_empty() => {
-                    self.expire();
-                    if self.outbox.awaits_answers() && heard.elapsed() >= PATIENCE {
-                        heard = Instant::now();
-                        self.finder.suspect(route);
+                Some(what) = news.next() => match what {
+                    News::Tick => {
+                        self.expire();
+                        self.listen(route);
+                        // Until it is open, nobody might write, and so call.
+                        ticking = !(opened && self.line.lock().sleep());
+                        news.extend(ticking.then(tick));
                     }
-                }
-                () = &mut moved => return self.lost(None, true),
+                    News::Called => {
+                        news.push(self.call());
+                        news.extend((!ticking).then(tick));
+                        ticking = true;
+                    }
+                    News::Moved => return self.lost(None, true),
+                },
                 response = &mut opening, if !opened => match response {
                     Ok(response) => results = Some(Response::into_inner(response)),
                     Err(status) => return self.ended(route, &status, false),
                 },
                 frame = next(&mut results), if opened => match frame {
                     Ok(Some(frame)) => {
-                        heard = Instant::now();
                         if let Some(end) = self.settle(route, frame) {
                             return end;
                         }
+                        continue;
                     }
                     Ok(None) => return self.lost(None, true),
                     Err(status) => return self.ended(route, &status, true),
                 },
-                count = self.queue.recv_many(&mut self.taken, BATCH), if room => self.took(count),
-                permit = frames.reserve(), if writable && self.outbox.can_frame() => match permit {
-                    Ok(permit) => {
-                        if !self.outbox.awaits_answers() {
-                            heard = Instant::now();
-                        }
-                        permit.send(self.outbox.frame());
-                    }
-                    // The stream is ending: its status tells why.
-                    Err(_) => writable = false,
-                },
+            }
+            if self.line.lock().is_done() {
+                self.line.lock().rewind(false);
+                return End::Done;
             }
         }
     }
 
-    /// Hands results to those who wait for them. `Some`: one of them ends the stream.
+    /// What is waited for besides answers while a stream lasts.
+    fn news(&self, route: &Arc<Route>) -> FuturesUnordered<BoxFuture<'static, News>> {
+        let (finder, route) = (self.finder.clone(), route.clone());
+        let moved = async move {
+            finder.moved(&route).await;
+            News::Moved
+        };
+        [tick(), self.call(), moved.boxed()].into_iter().collect()
+    }
+
+    fn call(&self) -> BoxFuture<'static, News> {
+        let line = self.line.clone();
+        let called = async move {
+            line.called().await;
+            News::Called
+        };
+        called.boxed()
+    }
+
+    /// Has the leader suspected if it owes answers and is silent.
+    fn listen(&self, route: &Route) {
+        let mut state = self.line.lock();
+        if !state.outbox.is_empty() && state.heard.elapsed() >= PATIENCE {
+            state.heard = Instant::now();
+            self.finder.suspect(route);
+        }
+    }
+
+    /// Hands results to those who wait for them. `Some`: the stream ends.
     fn settle(&mut self, route: &Route, frame: v1::SendStreamResponse) -> Option<End> {
+        let end = self.sort(route, frame);
+        for (entry, outcome) in self.told.drain(..) {
+            let outcome = outcome.map_err(|refusal| {
+                let tries = Tries { unsure: entry.unsure, patience: None };
+                tries.refuse(Safety::Keyed(key_of(&entry.request)), refusal)
+            });
+            let _ = entry.reply.send(outcome);
+        }
+        end
+    }
+
+    /// Takes what results are for out of the outbox. `Some`: the stream ends.
+    fn sort(&mut self, route: &Route, frame: v1::SendStreamResponse) -> Option<End> {
         let mut end = None;
+        let mut state = self.line.lock();
+        state.heard = Instant::now();
         for tagged in frame.results {
             let outcome = match tagged.result {
                 Some(tagged_result::Result::Sent(sent)) => Ok(sent.into()),
@@ -218,43 +236,42 @@ impl SendTask {
                     Verdict::Elsewhere { hint, done } => {
                         self.finder.note(&route.address, failure.message);
                         if !done {
-                            self.outbox.declined(tagged.tag);
+                            state.outbox.declined(tagged.tag);
                         }
                         end.get_or_insert(End::Lost(hint));
                         continue;
                     }
                     Verdict::Later(refusal) => {
-                        self.outbox.declined(tagged.tag);
+                        state.outbox.declined(tagged.tag);
                         end.get_or_insert(End::Later(refusal));
                         continue;
                     }
                 },
                 None => continue,
             };
-            let Some(entry) = self.outbox.answered(tagged.tag) else { continue };
+            let Some(entry) = state.outbox.answered(tagged.tag) else { continue };
             self.failures = 0;
             self.patience = None;
-            let outcome = outcome.map_err(|refusal| {
-                let tries = Tries { unsure: entry.unsure, patience: None };
-                tries.refuse(Safety::Keyed(key_of(&entry.request)), refusal)
-            });
-            let _ = entry.reply.send(outcome);
+            self.told.push((entry, outcome));
         }
+        let end = end.or_else(|| state.is_done().then_some(End::Done));
         if end.is_some() {
             // Everything after the declined one goes again too, behind it: the order is kept, and what had been
             // carried out meanwhile is answered as a duplicate.
-            self.outbox.rewind(true);
+            state.rewind(true);
+        } else {
+            state.make_room_known();
         }
         end
     }
 
-    fn lost(&mut self, hint: Option<Hint>, read: bool) -> End {
-        self.outbox.rewind(read);
+    fn lost(&self, hint: Option<Hint>, read: bool) -> End {
+        self.line.lock().rewind(read);
         End::Lost(hint)
     }
 
     /// The stream ended with `status`. `opened`: it had been accepted before.
-    fn ended(&mut self, route: &Route, status: &Status, opened: bool) -> End {
+    fn ended(&self, route: &Route, status: &Status, opened: bool) -> End {
         match judge(status) {
             Verdict::Elsewhere { hint, done } => {
                 self.finder.note(&route.address, explain(status));
@@ -262,11 +279,11 @@ impl SendTask {
             }
             Verdict::Later(refusal) => {
                 // Nothing was done: of a stream's sends, the first that is declined for now takes all behind it along.
-                self.outbox.rewind(false);
+                self.line.lock().rewind(false);
                 End::Later(refusal)
             }
             Verdict::Refused(refusal) => {
-                self.outbox.rewind(opened);
+                self.line.lock().rewind(opened);
                 End::Refused(refusal)
             }
         }

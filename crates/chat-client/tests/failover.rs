@@ -151,6 +151,65 @@ async fn sends_keep_their_order_through_a_death() {
     assert_eq!(cluster.texts(), numbered(2000));
 }
 
+/// More than a connection takes while nobody reads: frames are cut anywhere when it breaks.
+#[tokio::test]
+async fn sends_keep_their_order_through_a_death_with_frames_half_sent() {
+    let cluster = Cluster::start(2).await;
+    let session = session(&cluster).await;
+    session.send("bob", "0").await.unwrap();
+    cluster.replica(1).mood.send_replace(Mood::Hangs);
+    let text = |number: usize| format!("{number} {}", "x".repeat(60_000));
+    let mut submitted = Vec::new();
+    for number in 1..100 {
+        submitted.push(session.submit("bob", &text(number)).await.unwrap());
+        // So that the connection is written meanwhile.
+        tokio::task::yield_now().await;
+    }
+    cluster.kill(1).await;
+    cluster.lead(Some(2));
+    for (number, result) in (2..).zip(submitted) {
+        assert_eq!(result.await.unwrap().seq, number);
+    }
+    let numbers: Vec<_> = cluster.texts().iter().map(|text| text.split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(numbers, numbered(100));
+}
+
+#[tokio::test]
+async fn a_send_that_is_given_up_before_it_has_a_place_is_not_sent() {
+    let cluster = Cluster::start(1).await;
+    let session = Client::builder().servers(cluster.addresses()).queue(1).connect().await.unwrap();
+    let session = session.log_in("ann", "correct horse").await.unwrap();
+    cluster.replica(1).mood.send_replace(Mood::Hangs);
+    let large = "x".repeat(60_000);
+    let mut submitted = Vec::new();
+    // Until there is no place any more: nobody reads.
+    while let Ok(sent) = tokio::time::timeout(Duration::from_millis(5), session.submit("bob", &large)).await {
+        submitted.push(sent.unwrap());
+    }
+    assert!(tokio::time::timeout(Duration::ZERO, session.submit("bob", "given up")).await.is_err());
+    // Given up behind its place, it is sent all the same.
+    drop(submitted.pop());
+    cluster.replica(1).mood.send_replace(Mood::Works);
+    let last = session.send("bob", "last").await.unwrap();
+    assert_eq!(last.seq as usize, submitted.len() + 2);
+    let texts = cluster.texts();
+    assert!(!texts.contains(&"given up".to_owned()) && texts.last().is_some_and(|text| text == "last"));
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_has_leaves_no_stream_behind() {
+    let cluster = Cluster::start(1).await;
+    let client = client(&cluster).await;
+    let session = client.log_in("ann", "correct horse").await.unwrap();
+    session.send("bob", "one").await.unwrap();
+    drop(session.submit("bob", "two").await.unwrap());
+    assert_eq!(*cluster.state.streams.borrow(), 1);
+    drop(session);
+    let none = async { cluster.state.streams.subscribe().wait_for(|streams| *streams == 0).await.map(drop) };
+    tokio::time::timeout(Duration::from_secs(5), none).await.expect("it is closed").unwrap();
+    assert_eq!(cluster.texts(), ["one", "two"]);
+}
+
 #[tokio::test]
 async fn sends_keep_their_order_through_handovers() {
     let cluster = Cluster::start(3).await;

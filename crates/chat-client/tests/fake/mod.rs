@@ -45,6 +45,22 @@ pub enum Mood {
     HandsOverInSilence,
 }
 
+/// A stream that is open.
+struct Open(Arc<State>);
+
+impl Open {
+    fn count(state: &Arc<State>) -> Self {
+        state.streams.send_modify(|streams| *streams += 1);
+        Self(state.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.streams.send_modify(|streams| *streams -= 1);
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Log {
     pub messages: Vec<v1::Message>,
@@ -72,6 +88,8 @@ pub struct Cluster {
 pub struct State {
     pub log: Mutex<Log>,
     pub changed: watch::Sender<usize>,
+    /// SendStreams that are open.
+    pub streams: watch::Sender<usize>,
     /// Leader's id, round.
     pub leader: watch::Sender<(Option<u32>, u64)>,
     peers: Mutex<Vec<v1::Peer>>,
@@ -82,6 +100,7 @@ impl Cluster {
         let state = Arc::new(State {
             log: Mutex::default(),
             changed: watch::Sender::new(0),
+            streams: watch::Sender::new(0),
             leader: watch::Sender::new((Some(1), 1)),
             peers: Mutex::default(),
         });
@@ -345,7 +364,9 @@ impl ChatService for Service {
         let mut frames = request.into_inner();
         let (results, outgoing) = mpsc::channel(16);
         let service = self.clone();
+        let open = Open::count(&self.state);
         tokio::spawn(async move {
+            let _open = open;
             loop {
                 let frame = tokio::select! {
                     biased;

@@ -11,7 +11,8 @@ use super::{auth, convert};
 use crate::handle::{Declined, Done, Row};
 use chat_core::{Rejection, TokenHash};
 use chat_proto::v1::{self, tagged_result};
-use futures_util::{Stream, stream};
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::{self, FuturesUnordered, Stream, StreamExt as _};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -31,26 +32,42 @@ pub(super) async fn open(
     let session = auth::bearer(request.metadata())?;
     let term = context.term().await?;
     context.authenticate(session).await?;
-    let sends = Sends {
-        context,
+    let sends = Box::new(Sends {
         session,
         row: Row::new(term.epoch()),
-        term,
+        ending: ending(term, context.clone()),
+        context,
         revoked: false,
         inbound: Some(request.into_inner()),
         frame: Vec::new().into_iter(),
         in_flight: VecDeque::new(),
         bytes: 0,
         end: None,
-    };
+    });
+    // In a box: it goes into each frame's future and out of it again.
     Ok(stream::unfold(sends, |mut sends| async { sends.next().await.map(|frame| (frame, sends)) }))
+}
+
+/// Why a stream must end though its client goes on, once that is so. It is asked with every message and answers once, so it must cost nothing to
+/// ask: this looks at what it holds only when that has been woken, and waits in the same place all the time.
+type Ending = FuturesUnordered<BoxFuture<'static, Declined>>;
+
+fn ending(mut term: Term, context: Arc<RpcContext>) -> Ending {
+    let end = async move {
+        tokio::select! {
+            biased;
+            () = term.over() => Declined::NotServing,
+            () = context.shutdown() => Declined::Stopped,
+        }
+    };
+    FuturesUnordered::from_iter([end.boxed()])
 }
 
 /// One stream of sends.
 struct Sends {
     context: Arc<RpcContext>,
     session: TokenHash,
-    term: Term,
+    ending: Ending,
     row: Row,
     /// The session is not valid any more, and will not be: its sends need no entry in the log to fail.
     revoked: bool,
@@ -187,8 +204,7 @@ impl Sends {
                 // The client has gone, or sent what cannot be read.
                 Err(status) => self.finish(End::With(status)),
             },
-            () = self.term.over() => self.decline(Declined::NotServing),
-            () = self.context.shutdown() => self.decline(Declined::Stopped),
+            Some(why) = self.ending.next() => self.decline(why),
         }
     }
 
@@ -208,8 +224,7 @@ impl Sends {
                 tokio::select! {
                     biased;
                     submitted = self.context.handle.submit(command, row) => Answer::Awaited(submitted?),
-                    () = self.term.over() => return Err(Declined::NotServing),
-                    () = self.context.shutdown() => return Err(Declined::Stopped),
+                    Some(why) = self.ending.next() => return Err(why),
                 }
             }
         };
