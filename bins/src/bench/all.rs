@@ -15,8 +15,8 @@ const QUOTED: &[&str] = &[
     "idle --secs 30",
     "streams --streams 10000 --accounts 1000",
     "grow --messages 10000,10000000 --accounts 100,1000000 --clients 64 --secs 20",
-    "read --messages 1000000 --accounts 10000 --clients 1,64 --secs 10",
-    "start --messages 1000000 --accounts 10000 --away 60 --rate 5000",
+    "read --messages 10000000 --accounts 1000000 --clients 1,64 --secs 10",
+    "start --messages 10000000 --accounts 1000000 --away 60 --rate 5000",
 ];
 
 /// The same kinds of measurement, seconds each.

@@ -190,15 +190,19 @@ async fn run(what: What, common: Common, args: String) -> Result<(), Broken> {
 
 type Lines = Vec<Map<String, Value>>;
 
-/// These command lines, each on a cluster that starts empty unless it is filled; returns what counts of each.
+/// These command lines, each on a cluster that starts empty unless it is filled; returns what counts of each. What one of them fills, later ones
+/// use again.
 async fn each(lines: impl IntoIterator<Item = String>, common: &Common) -> Result<Vec<Lines>, Broken> {
+    let unusable = |error: std::io::Error| Broken(format!("no temporary directory: {error}"));
+    let temporary = tempfile::Builder::new().prefix("chat-bench-").tempdir().map_err(unusable)?;
+    let data = common.data.clone().unwrap_or_else(|| temporary.path().to_path_buf());
     let mut all = Vec::new();
     for line in lines {
         let what = parse(&line).map_err(Broken)?;
         if !common.json {
             println!("\n{line}");
         }
-        let stage = Stage::fresh(common.servers.clone(), common.data.clone());
+        let stage = Stage::fresh(common.servers.clone(), data.clone());
         let report = Report::new(common.json, common.runs, line.clone());
         all.push(measure(what, stage, report).await.map_err(|broken| broken.at(&line))?);
     }

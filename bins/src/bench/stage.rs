@@ -40,8 +40,8 @@ impl Stage {
     }
 
     /// The same, but nothing is in the cluster at first, whatever is in `data`, and nothing of it is left there but what was filled in.
-    pub fn fresh(servers: Vec<String>, data: Option<PathBuf>) -> Result<Stage, Broken> {
-        let stage = Stage::new(servers, data)?;
+    pub fn fresh(servers: Vec<String>, data: PathBuf) -> Result<Stage, Broken> {
+        let stage = Stage::new(servers, Some(data))?;
         let unusable = |error: std::io::Error| Broken(format!("{} cannot be used: {error}", stage.kept().display()));
         std::fs::create_dir_all(stage.kept()).map_err(unusable)?;
         let empty = tempfile::Builder::new().prefix("empty-").tempdir_in(stage.kept()).map_err(unusable)?;

@@ -120,7 +120,7 @@ impl Driver {
     /// Waits for something to happen, or for the protocol's next wake-up.
     async fn wait(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {
         let wake = tokio::time::Instant::from_std(self.wiring.clock.instant(self.node.wake_at()));
-        let room = self.desk.has_room(self.node.replica(), self.line_is_full());
+        let room = self.has_room();
         tokio::select! {
             biased;
             Some(input) = self.wiring.network.recv() => inputs.push(input),
@@ -142,7 +142,7 @@ impl Driver {
             let Ok(input) = self.wiring.network.try_recv() else { break };
             inputs.push(input);
         }
-        if !self.desk.has_room(self.node.replica(), self.line_is_full()) && proposals.is_empty() {
+        if !self.has_room() && proposals.is_empty() {
             return;
         }
         let mut bytes = 0;
@@ -152,6 +152,11 @@ impl Driver {
             proposals.push(proposal);
         }
         self.wiring.line_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether changes are taken from the line. What could not be carried out soon waits there, where whoever sends more is held up.
+    fn has_room(&self) -> bool {
+        !self.node.disk().is_overfull() && self.desk.has_room(self.node.replica(), self.line_is_full())
     }
 
     /// Whether what stands in line fills a log entry.

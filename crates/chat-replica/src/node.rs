@@ -22,6 +22,12 @@ pub trait Disk: LogRead {
     /// Whether so much was carried out and is not visible that it should be.
     fn is_full(&self) -> bool;
 
+    /// Whether so much is that nothing more is to be carried out until some of it has become visible. The turns go on meanwhile: who waited here would
+    /// be silent.
+    fn is_overfull(&self) -> bool {
+        false
+    }
+
     /// Carries out a committed entry on the state, within the turn or to be written later; one result for each of its commands.
     ///
     /// # Errors
@@ -150,7 +156,11 @@ impl<D: Disk> Node<D> {
 
     /// Whether the next turn should come at once: committed entries wait to be carried out, or readers to see them.
     pub fn is_behind(&self) -> bool {
-        self.disk.applied() < self.replica.committed() || self.must_show()
+        self.can_apply() || self.must_show()
+    }
+
+    fn can_apply(&self) -> bool {
+        self.disk.applied() < self.replica.committed() && !self.disk.is_overfull()
     }
 
     fn must_show(&self) -> bool {
@@ -246,7 +256,7 @@ impl<D: Disk> Node<D> {
     fn apply_committed(&mut self, persist: &[Persist], out: &mut dyn Outbox) -> Result<(), D::Error> {
         let committed = self.replica.committed();
         self.disk.set_committed(committed);
-        if self.disk.applied() >= committed {
+        if !self.can_apply() {
             return Ok(());
         }
         let log = self.replica.log();
@@ -258,6 +268,9 @@ impl<D: Disk> Node<D> {
         let copies = self.replica.copies();
         reach(Point::BeforeApply);
         for entry in &entries {
+            if self.disk.is_overfull() {
+                break;
+            }
             let results = self.disk.apply(entry)?;
             reach(Point::AfterApply);
             out.applied(entry, results, copies);

@@ -146,6 +146,10 @@ impl node::Disk for Disk {
         self.hidden.len() >= HIDDEN
     }
 
+    fn is_overfull(&self) -> bool {
+        self.hidden.len() >= 2 * HIDDEN
+    }
+
     fn apply(&mut self, entry: &Entry) -> Result<Vec<Applied>, &'static str> {
         self.write()?;
         let results = self.ahead.apply(entry)?;

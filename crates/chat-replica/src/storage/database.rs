@@ -8,6 +8,7 @@ use super::tail::Tail;
 use super::wal::Checkpointer;
 use rusqlite::Connection;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// As its only writer.
@@ -101,11 +102,11 @@ impl Database {
         if self.is_in_transaction() { Ok(()) } else { intake::run(self.connection(), "BEGIN IMMEDIATE") }
     }
 
-    /// Takes a batch in, here and now. The intake must be done.
+    /// Takes a batch in, here and now; how long that took. The intake must be done.
     ///
     /// # Errors
     /// SQLite's own; the process must end.
-    pub fn take_in(&mut self, batch: &Batch) -> Result<(), DiskError> {
+    pub fn take_in(&mut self, batch: &Batch) -> Result<Duration, DiskError> {
         self.begin()?;
         let written = batch.write(self.connection(), &self.directory);
         self.taken_in(batch, written)
@@ -122,26 +123,26 @@ impl Database {
         self.intake.begin(writer, batch).map_err(DiskError::File)
     }
 
-    /// Takes note of what the intake has done, or waits until it is done. Whether a batch was taken in.
+    /// Takes note of what the intake has done, or waits until it is done. If a batch was taken in: how long that took.
     ///
     /// # Errors
     /// What came of the batch; the process must end.
-    pub fn settle(&mut self, wait: bool) -> Result<bool, DiskError> {
+    pub fn settle(&mut self, wait: bool) -> Result<Option<Duration>, DiskError> {
         if self.leaving.is_none() {
-            return Ok(false);
+            return Ok(None);
         }
-        let Some((writer, written)) = self.intake.done(wait).map_err(DiskError::File)? else { return Ok(false) };
+        let Some((writer, written)) = self.intake.done(wait).map_err(DiskError::File)? else { return Ok(None) };
         self.writer = Some(writer);
-        let Some(batch) = self.leaving.take() else { return Ok(false) };
-        self.taken_in(&batch, written).map(|()| true)
+        let Some(batch) = self.leaving.take() else { return Ok(None) };
+        self.taken_in(&batch, written).map(Some)
     }
 
-    fn taken_in(&mut self, batch: &Batch, written: rusqlite::Result<()>) -> Result<(), DiskError> {
-        written.map_err(|error| self.checkpointer.reason().unwrap_or(error))?;
+    fn taken_in(&mut self, batch: &Batch, written: rusqlite::Result<Duration>) -> Result<Duration, DiskError> {
+        let took = written.map_err(|error| self.checkpointer.reason().unwrap_or(error))?;
         self.visible = batch.applied;
         if batch.durably {
             self.durable = batch.number;
         }
-        Ok(())
+        Ok(took)
     }
 }

@@ -258,15 +258,15 @@ impl SqliteDisk {
     fn take_in(&mut self, durably: bool) -> Result<(), DiskError> {
         self.settle_by(true)?;
         let batch = self.batch(durably);
-        self.database.take_in(&batch)?;
-        self.cache.landed();
+        let took = self.database.take_in(&batch)?;
+        self.cache.landed(took);
         Ok(())
     }
 
     /// Takes note of what the database has taken in since, or waits for it.
     fn settle_by(&mut self, waiting: bool) -> Result<(), DiskError> {
-        if self.database.settle(waiting)? {
-            self.cache.landed();
+        if let Some(took) = self.database.settle(waiting)? {
+            self.cache.landed(took);
         }
         Ok(())
     }
@@ -330,6 +330,10 @@ impl Disk for SqliteDisk {
         self.cache.is_full() || self.redo.is_full(self.database.durable())
     }
 
+    fn is_overfull(&self) -> bool {
+        self.cache.is_overfull()
+    }
+
     fn is_showing(&self) -> bool {
         self.database.is_busy()
     }
@@ -381,9 +385,6 @@ impl Disk for SqliteDisk {
         let is_durable = !self.redo.is_waiting() || self.redo.sync(durable).map_err(DiskError::File)?;
         if self.database.is_in_transaction() || !is_durable {
             self.take_in(!is_durable)?;
-        } else if self.cache.is_overfull() {
-            // Whoever carries out faster than the database takes in waits for it.
-            self.settle_by(true)?;
         }
         reach(Point::BeforeMark);
         self.write_mark()?;

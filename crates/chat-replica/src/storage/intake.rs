@@ -15,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// What the database takes in at once: all that was made durable and carried out up to a turn.
@@ -35,19 +36,24 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Puts it into the open transaction, and commits that.
+    /// Puts it into the open transaction, and commits that. Returns how long that took, without what only now and then comes after it.
     ///
     /// # Errors
     /// SQLite's own; the process must end.
-    pub fn write(&self, connection: &Connection, directory: &DataDirectory) -> Result<()> {
+    pub fn write(&self, connection: &Connection, directory: &DataDirectory) -> Result<Duration> {
+        let begun = Instant::now();
         self.tail.write(connection)?;
         self.changes.write(&mut SqliteState::new(connection))?;
         log_table::set_progress(connection, self.committed, self.applied, self.views, self.number)?;
         reach(Point::TakingIn);
         run(connection, "COMMIT")?;
         reach(Point::TakenIn);
+        let took = begun.elapsed();
         wal::start_anew(connection, directory)?;
-        if self.durably { sync(connection) } else { Ok(()) }
+        if self.durably {
+            sync(connection)?;
+        }
+        Ok(took)
     }
 }
 
@@ -67,7 +73,7 @@ fn sync(connection: &Connection) -> Result<()> {
 #[derive(Debug)]
 pub(super) struct Intake {
     orders: Option<SyncSender<(Connection, Arc<Batch>)>>,
-    done: Receiver<(Connection, Result<()>)>,
+    done: Receiver<(Connection, Result<Duration>)>,
     thread: Option<JoinHandle<()>>,
     /// Told whenever a batch was taken in.
     pub taken: Arc<Notify>,
@@ -94,7 +100,7 @@ impl Intake {
     }
 
     /// The connection, and what came of the batch, if it is done; with `wait`, once it is.
-    pub fn done(&self, wait: bool) -> io::Result<Option<(Connection, Result<()>)>> {
+    pub fn done(&self, wait: bool) -> io::Result<Option<(Connection, Result<Duration>)>> {
         use std::sync::mpsc::TryRecvError::{Disconnected, Empty};
         if wait {
             return self.done.recv().map(Some).map_err(|_| ended());
@@ -124,7 +130,7 @@ pub(super) fn ended() -> io::Error {
 
 fn work(
     inbox: &Receiver<(Connection, Arc<Batch>)>,
-    outbox: &SyncSender<(Connection, Result<()>)>,
+    outbox: &SyncSender<(Connection, Result<Duration>)>,
     taken: &Notify,
     directory: &DataDirectory,
 ) {

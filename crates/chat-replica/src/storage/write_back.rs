@@ -18,11 +18,16 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Rows of each kind that are kept for looking up.
 const ROWS: NonZeroUsize = NonZeroUsize::new(16 * 1024).expect("not zero");
-/// Messages that wait to be written at most, about.
-const MESSAGES: usize = 8192;
+/// Rows of a kind that are written at once at most, about: many share the pages that they go to, where they are close to each other.
+const PORTION: usize = 8192;
+/// And at least.
+const SMALL_PORTION: usize = 512;
+/// Where rows are far apart, fewer are written at once, in so much time: readers wait for that, and what comes behind it.
+const PORTION_TIME: Duration = Duration::from_millis(100);
 /// So few are written at once where that is wanted.
 const LITTLE: usize = 64;
 /// Bytes of their texts, about.
@@ -35,6 +40,8 @@ pub(crate) struct WriteBack {
     waiting: Waiting,
     /// Being written.
     leaving: Option<Arc<Waiting>>,
+    /// So many rows of a kind are written at once.
+    portion: usize,
 }
 
 /// As the database has it, or will have it when what waits is written.
@@ -64,6 +71,13 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
+    /// Whether there are so many rows of a kind, or so many bytes of texts.
+    fn holds(&self, rows: usize, bytes: usize) -> bool {
+        let Waiting { accounts, sessions, marks, messages, requests, bytes: held, .. } = self;
+        let most = [accounts.len(), sessions.len(), marks.len(), messages.len(), requests.len()].into_iter().max();
+        most >= Some(rows) || *held >= bytes
+    }
+
     /// Writes it all, within the open transaction.
     ///
     /// # Errors
@@ -95,7 +109,7 @@ impl WriteBack {
             marks: LruCache::new(ROWS),
             newest: None,
         };
-        WriteBack { known: RefCell::new(known), waiting: Waiting::default(), leaving: None }
+        WriteBack { known: RefCell::new(known), waiting: Waiting::default(), leaving: None, portion: PORTION }
     }
 
     /// Whether carrying this out changes nothing in the database yet. Everything else needs a transaction, which must write what waits, too.
@@ -105,23 +119,17 @@ impl WriteBack {
 
     /// Whether so much waits that it should be written.
     pub fn is_full(&self) -> bool {
-        self.holds(MESSAGES, BYTES)
+        self.waiting.holds(self.portion, BYTES)
     }
 
     /// Whether so much waits that nothing more should come before it is written.
     pub fn is_overfull(&self) -> bool {
-        self.holds(2 * MESSAGES, 2 * BYTES)
+        self.waiting.holds(2 * self.portion, 2 * BYTES)
     }
 
     /// Whether so little waits that no thread need be troubled with it.
     pub fn is_little(&self) -> bool {
-        !self.holds(LITTLE, BYTES)
-    }
-
-    fn holds(&self, rows: usize, bytes: usize) -> bool {
-        let Waiting { accounts, sessions, marks, messages, requests, bytes: held, .. } = &self.waiting;
-        let most = [accounts.len(), sessions.len(), marks.len(), messages.len(), requests.len()].into_iter().max();
-        most >= Some(rows) || *held >= bytes
+        !self.waiting.holds(LITTLE, BYTES)
     }
 
     /// What is not in the database yet, the newest first.
@@ -129,13 +137,14 @@ impl WriteBack {
         std::iter::once(&self.waiting).chain(self.leaving.as_deref())
     }
 
-    /// What is found in the database, and what comes of it: sessions that have ended are gone, and all that were opened are there.
-    fn overlaid(&self, mut sessions: Vec<Session>) -> Vec<Session> {
+    /// What is found in the database, and what comes of it: sessions that have ended are gone, and those that were opened and are wanted are there.
+    fn overlaid(&self, mut found: Vec<Session>, wanted: impl Fn(&Session) -> bool) -> Vec<Session> {
         for unwritten in self.leaving.as_deref().into_iter().chain([&self.waiting]) {
-            sessions.retain(|session| !unwritten.sessions.contains_key(&session.token));
-            sessions.extend(unwritten.sessions.values().flatten().cloned());
+            found.retain(|session| !unwritten.sessions.contains_key(&session.token));
+            // Each login looks: nothing is copied that it does not want.
+            found.extend(unwritten.sessions.values().flatten().filter(|session| wanted(session)).cloned());
         }
-        sessions
+        found
     }
 
     /// The state, changed through this cache.
@@ -159,9 +168,14 @@ impl WriteBack {
         leaving
     }
 
-    /// What was handed over is in the database.
-    pub fn landed(&mut self) {
-        self.leaving = None;
+    /// What was handed over is in the database, which took so long.
+    pub fn landed(&mut self, took: Duration) {
+        let Some(written) = self.leaving.take() else { return };
+        if took > PORTION_TIME {
+            self.portion = (self.portion / 2).max(SMALL_PORTION);
+        } else if took < PORTION_TIME / 3 && written.holds(self.portion, BYTES) {
+            self.portion = (self.portion * 2).min(PORTION);
+        }
     }
 
     /// What is known of the database is from now on what it will be.
@@ -234,16 +248,16 @@ impl Lookup for CachedState<'_> {
     }
 
     fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>> {
-        let mut sessions = self.cache.overlaid(self.state.sessions_of(account)?);
-        sessions.retain(|session| session.account == account);
+        let found = self.state.sessions_of(account)?;
+        let mut sessions = self.cache.overlaid(found, |session| session.account == account);
         sessions.sort_by_key(|session| session.number);
         Ok(sessions)
     }
 
     fn expired_sessions(&self, at: Timestamp, limit: usize) -> Result<Vec<Session>> {
         let unwritten: usize = self.cache.unwritten().map(|unwritten| unwritten.sessions.len()).sum();
-        let mut sessions = self.cache.overlaid(self.state.expired_sessions(at, limit + unwritten)?);
-        sessions.retain(|session| session.expires_at <= at);
+        let found = self.state.expired_sessions(at, limit + unwritten)?;
+        let mut sessions = self.cache.overlaid(found, |session| session.expires_at <= at);
         sessions.sort_by_key(|session| (session.expires_at, session.number));
         sessions.truncate(limit);
         Ok(sessions)
@@ -338,5 +352,40 @@ impl Store for CachedState<'_> {
     fn insert_request(&mut self, key: &RequestKey, scope: Scope, record: &RequestRecord) -> Result<()> {
         self.cache.waiting.requests.insert((*key, scope), record.clone());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Something waits, in so many rows, and is written in so much time.
+    fn written(cache: &mut WriteBack, rows: usize, took: Duration) {
+        let marks = (0..rows as u64).map(|account| (AccountId(account), Marks::default()));
+        cache.waiting.marks.extend(marks);
+        cache.hand_over();
+        cache.landed(took);
+    }
+
+    #[test]
+    fn less_is_written_at_once_where_it_takes_long_and_more_again_where_it_does_not() {
+        let (slow, fast) = (2 * PORTION_TIME, PORTION_TIME / 10);
+        let mut cache = WriteBack::new();
+        written(&mut cache, PORTION, slow);
+        assert_eq!(cache.portion, PORTION / 2);
+        for _ in 0..10 {
+            written(&mut cache, PORTION, slow);
+        }
+        assert_eq!(cache.portion, SMALL_PORTION);
+        written(&mut cache, SMALL_PORTION - 1, fast);
+        assert_eq!(cache.portion, SMALL_PORTION, "few rows say nothing of many");
+        written(&mut cache, SMALL_PORTION, PORTION_TIME / 2);
+        assert_eq!(cache.portion, SMALL_PORTION, "twice as many might take too long");
+        for _ in 0..10 {
+            written(&mut cache, PORTION, fast);
+        }
+        assert_eq!(cache.portion, PORTION);
+        cache.landed(slow);
+        assert_eq!(cache.portion, PORTION, "nothing was handed over");
     }
 }
