@@ -24,10 +24,10 @@ use std::time::Duration;
 const ROWS: NonZeroUsize = NonZeroUsize::new(16 * 1024).expect("not zero");
 /// Rows of a kind that are written at once at most, about: many share the pages that they go to, where they are close to each other.
 const PORTION: usize = 8192;
-/// And at least.
-const SMALL_PORTION: usize = 512;
+/// And at least: with fewer, those that are close to each other would pay for pages that they did not share.
+const SMALL_PORTION: usize = 2048;
 /// Where rows are far apart, fewer are written at once, in so much time: readers wait for that, and what comes behind it.
-const PORTION_TIME: Duration = Duration::from_millis(100);
+const PORTION_TIME: Duration = Duration::from_millis(250);
 /// So few are written at once where that is wanted.
 const LITTLE: usize = 64;
 /// Bytes of their texts, about.
@@ -173,7 +173,7 @@ impl WriteBack {
         let Some(written) = self.leaving.take() else { return };
         if took > PORTION_TIME {
             self.portion = (self.portion / 2).max(SMALL_PORTION);
-        } else if took < PORTION_TIME / 3 && written.holds(self.portion, BYTES) {
+        } else if took < PORTION_TIME / 2 && written.holds(self.portion, BYTES) {
             self.portion = (self.portion * 2).min(PORTION);
         }
     }
@@ -379,7 +379,7 @@ mod tests {
         assert_eq!(cache.portion, SMALL_PORTION);
         written(&mut cache, SMALL_PORTION - 1, fast);
         assert_eq!(cache.portion, SMALL_PORTION, "few rows say nothing of many");
-        written(&mut cache, SMALL_PORTION, PORTION_TIME / 2);
+        written(&mut cache, SMALL_PORTION, PORTION_TIME * 2 / 3);
         assert_eq!(cache.portion, SMALL_PORTION, "twice as many might take too long");
         for _ in 0..10 {
             written(&mut cache, PORTION, fast);
