@@ -90,6 +90,19 @@ impl<R> Line<R> {
         Frames { line: self.clone(), stream: state.stream }
     }
 
+    /// Ends it all: whoever waits for a result is told that there is none, and nobody can queue any more.
+    pub(crate) fn end(&self) {
+        let mut state = self.lock();
+        state.end_stream();
+        state.closed = true;
+        state.queue.close();
+        let mut left: Vec<_> = state.outbox.drain().collect();
+        left.extend(std::iter::from_fn(|| state.queue.try_recv().ok()));
+        // Whoever is told may do anything.
+        drop(state);
+        drop(left);
+    }
+
     /// Waits for the call for whoever [fell asleep](State::sleep), or that nobody can send any more.
     pub(crate) async fn called(&self) {
         self.called.notified().await;
@@ -158,9 +171,10 @@ impl<R> State<R> {
         self.closed && self.outbox.is_empty()
     }
 
-    /// If nothing waits for an answer: the next send calls. Returns whether it is so.
+    /// If nothing waits for an answer: the next send calls. Returns whether it is so. A stream that waits for its connection does not look at
+    /// the queue, so nobody would call.
     pub(crate) fn sleep(&mut self) -> bool {
-        self.asleep = self.outbox.is_empty();
+        self.asleep = self.outbox.is_quiet();
         self.asleep
     }
 

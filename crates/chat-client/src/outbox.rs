@@ -55,11 +55,20 @@ pub(crate) struct Outbox<R> {
     unanswered: usize,
     /// Of the texts of all that has no answer.
     bytes: usize,
+    /// Something in flight expired, and nothing behind it was answered: the other side may not have read it.
+    unread: bool,
 }
 
 impl<R> Outbox<R> {
     pub(crate) fn new() -> Self {
-        Self { unsent: VecDeque::new(), in_flight: VecDeque::new(), first_tag: 0, unanswered: 0, bytes: 0 }
+        Self {
+            unsent: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            first_tag: 0,
+            unanswered: 0,
+            bytes: 0,
+            unread: false,
+        }
     }
 
     pub(crate) fn push(&mut self, entry: Entry<R>) {
@@ -79,6 +88,11 @@ impl<R> Outbox<R> {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Nothing waits for an answer, and the other side has read all that it was sent.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.is_empty() && !self.unread
     }
 
     /// Something waits for a frame.
@@ -113,6 +127,7 @@ impl<R> Outbox<R> {
         let entry = self.in_flight.get_mut(place)?.take()?;
         self.unanswered -= 1;
         self.bytes -= entry.request.text.len();
+        self.unread = false;
         self.forget_answered();
         Some(entry)
     }
@@ -130,6 +145,7 @@ impl<R> Outbox<R> {
     pub(crate) fn rewind(&mut self, read: bool) {
         self.first_tag += self.in_flight.len() as u64;
         self.unanswered = 0;
+        self.unread = false;
         for mut entry in self.in_flight.drain(..).rev().flatten() {
             entry.unsure |= read && !entry.declined;
             entry.declined = false;
@@ -148,6 +164,7 @@ impl<R> Outbox<R> {
             }
             entry.unsure |= !entry.declined;
             expired.extend(self.answered(self.first_tag));
+            self.unread = true;
         }
         while self.unsent.front().is_some_and(|entry| entry.deadline <= now) {
             let entry = self.unsent.pop_front();
@@ -242,6 +259,11 @@ mod tests {
         assert_eq!(expired, [(0, true), (1, false)]);
         assert_eq!(outbox.len(), 1);
         assert_eq!(outbox.unanswered, 0);
+        assert_eq!(outbox.expired(now + Duration::from_secs(1)).len(), 1);
+        assert!(outbox.is_empty() && !outbox.is_quiet(), "what expired may stand in the way of what comes");
+        outbox.push(entry(3, now + Duration::from_secs(1)));
+        let tag = outbox.frame().sends[0].tag;
+        assert!(outbox.answered(tag).is_some() && outbox.is_quiet());
     }
 
     #[test]

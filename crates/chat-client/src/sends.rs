@@ -290,6 +290,13 @@ impl SendTask {
     }
 }
 
+/// Where its runtime ends before the session does, nobody else would give answers, or keep deadlines.
+impl Drop for SendTask {
+    fn drop(&mut self) {
+        self.line.end();
+    }
+}
+
 /// The key of a request that was made from one.
 fn key_of(request: &v1::SendRequest) -> Key {
     Key::from_bytes(request.key.as_ref().try_into().unwrap_or_default())

@@ -8,7 +8,7 @@ use crate::{
     call::{Outcome, pause},
     client::Client,
     error::{Error, Reason, Refusal, Verdict, explain, judge},
-    model::Leader,
+    model::{Epoch, Leader},
     owner::{Route, Stale, find_leader},
 };
 
@@ -62,16 +62,23 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub async fn transfer(&self, id: u32) -> Result<Transferred, Error> {
+        // To the service, that is whoever is fit.
+        if id == 0 {
+            return Err(Error::Refused(refusal("there is no replica 0")));
+        }
         let deadline = self.deadline();
         let mut stale = Stale::default();
         let mut asked: Option<u32> = None;
         let mut not_yet = None;
         for failures in 0.. {
             pause(failures, deadline).await;
+            if Instant::now() >= deadline {
+                break;
+            }
             let Some(route) = self.finder.route(&stale, deadline).await else { break };
             if route.replica == id {
-                if self.still_serves(&route).await {
-                    return Ok(Transferred { leader: leader(&route), from: asked });
+                if let Some(epoch) = self.serves_in(&route).await {
+                    return Ok(Transferred { leader: Leader { epoch, ..leader(&route) }, from: asked });
                 }
                 stale = beyond(&route);
                 continue;
@@ -84,19 +91,27 @@ impl Client {
                 Asked::Elsewhere(next) => stale = next,
                 Asked::NotYet(refusal) => (asked, not_yet) = (Some(route.replica), Some(refusal)),
                 Asked::Refused(refusal) => return Err(Error::Refused(refusal)),
-                Asked::Unanswered => break,
+                Asked::Unanswered => {
+                    if let Some(Refusal { message, .. }) = &mut not_yet {
+                        message.push_str("; asked again, it did not answer in time: it may still do so");
+                    }
+                    break;
+                }
             }
         }
         Err(not_yet.map_or_else(|| self.finder.no_leader(), Error::Refused))
     }
 
-    /// What this client knows of the leader may be old.
-    async fn still_serves(&self, route: &Route) -> bool {
+    /// The epoch in which that replica leads, if it does: what this client knows of it may be old.
+    async fn serves_in(&self, route: &Route) -> Option<Epoch> {
         match find_leader(route.channel.clone()).await {
-            Ok(answer) => answer.serving,
+            Ok(answer) if answer.serving && answer.replica == route.replica => {
+                Some(answer.epoch.unwrap_or_default().into())
+            }
+            Ok(_) => None,
             Err(why) => {
                 self.finder.note(&route.address, why);
-                false
+                None
             }
         }
     }

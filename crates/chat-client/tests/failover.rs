@@ -196,6 +196,44 @@ async fn a_send_that_is_given_up_before_it_has_a_place_is_not_sent() {
     assert!(!texts.contains(&"given up".to_owned()) && texts.last().is_some_and(|text| text == "last"));
 }
 
+/// What does not fit on the connection any more is not asked for frames either.
+#[tokio::test]
+async fn sends_to_a_leader_that_does_not_read_keep_their_deadlines() {
+    let cluster = Cluster::start(1).await;
+    let client = Client::builder().servers(cluster.addresses()).timeout(Duration::from_millis(500));
+    let session = client.connect().await.unwrap().log_in("ann", "correct horse").await.unwrap();
+    session.send("bob", "0").await.unwrap();
+    cluster.replica(1).mood.send_replace(Mood::Hangs);
+    let large = "x".repeat(60_000);
+    let mut submitted = Vec::new();
+    for _ in 0..100 {
+        submitted.push(session.submit("bob", &large).await.unwrap());
+        tokio::task::yield_now().await;
+    }
+    for result in submitted {
+        result.await.unwrap_err();
+    }
+    // By now nothing is waited for.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let late = tokio::time::timeout(Duration::from_secs(5), session.send("bob", "late")).await;
+    late.expect("it has a deadline").unwrap_err();
+}
+
+/// The first send starts its session's task, where it is made; the connection is where the client is.
+#[test]
+fn a_send_is_told_that_its_runtime_has_ended() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (one, other) = (runtime(), runtime());
+    let cluster = one.block_on(Cluster::start(1));
+    let session = one.block_on(session(&cluster));
+    other.block_on(session.send("bob", "0")).unwrap();
+    drop(other);
+    let late = async { tokio::time::timeout(Duration::from_secs(5), session.send("bob", "1")).await };
+    let late = one.block_on(late).expect("it does not wait for ever");
+    assert!(matches!(late, Err(Error::Usage(_))), "{late:?}");
+    drop(cluster);
+}
+
 #[tokio::test]
 async fn a_session_that_nobody_has_leaves_no_stream_behind() {
     let cluster = Cluster::start(1).await;

@@ -92,3 +92,21 @@ async fn no_answer_is_no_refusal() {
     assert!(matches!(error, Error::NoLeader { .. }), "{error:?}");
     assert!(error.to_string().contains("did not answer in time: it may still do so"), "{error}");
 }
+
+/// The last order was given, and nobody took it back.
+#[tokio::test]
+async fn that_it_was_asked_again_without_an_answer_is_said() {
+    let cluster = Cluster::start(2).await;
+    let builder = Client::builder().servers(cluster.addresses()).timeout(Duration::from_millis(300));
+    let client = builder.connect().await.unwrap();
+    cluster.replica(1).mood.send_replace(Mood::HesitatesThenHangs);
+    let message = refusal(client.transfer(2).await.unwrap_err());
+    assert!(message.starts_with("scripted: still leads") && message.ends_with("it may still do so"), "{message}");
+}
+
+#[tokio::test]
+async fn nobody_is_deposed_for_a_replica_that_cannot_be() {
+    let cluster = Cluster::start(2).await;
+    refusal(client(&cluster).await.transfer(0).await.unwrap_err());
+    assert_eq!(cluster.state.leader.borrow().0, Some(1));
+}

@@ -41,7 +41,8 @@ pub(in crate::bench) struct Crowd {
     /// Part of every name, unique in its cluster: up to 16 letters and digits.
     pub tag: String,
     pub accounts: u64,
-    /// When it was thought of, as keys begin with it.
+    /// When it was thought of, as keys begin with it. A fill that an earlier version has kept does not say.
+    #[serde(default)]
     time: [u8; 6],
 }
 

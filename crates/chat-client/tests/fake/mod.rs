@@ -39,6 +39,8 @@ pub enum Mood {
     MuteInbox,
     /// Told to hand over, says after a while that it still leads, and next time does it.
     HesitatesOnce,
+    /// The same, but the next time it hangs.
+    HesitatesThenHangs,
     /// Told to hand over, does so to another than was meant.
     HandsToAnother,
     /// Told to hand over, does so and does not answer.
@@ -494,16 +496,19 @@ impl AdminService for Service {
         self.lead().await?;
         let (id, mood) = (request.get_ref().id, *self.replica.mood.borrow());
         let others: Vec<_> = self.state.peers.lock().unwrap().iter().map(|peer| peer.id).collect();
-        if !others.contains(&id) {
+        if id != 0 && !others.contains(&id) {
             return Err(Status::not_found(format!("scripted: no replica {id}")));
         }
         let another = others.into_iter().find(|other| ![id, self.replica.id].contains(other));
         let next = match mood {
-            Mood::HesitatesOnce => {
-                self.replica.mood.send_replace(Mood::Works);
+            Mood::HesitatesOnce | Mood::HesitatesThenHangs => {
+                let next = if mood == Mood::HesitatesOnce { Mood::Works } else { Mood::Hangs };
+                self.replica.mood.send_replace(next);
                 return Err(Status::deadline_exceeded("scripted: still leads"));
             }
             Mood::HandsToAnother => another,
+            // Whoever is fit.
+            _ if id == 0 => another,
             _ => Some(id),
         };
         self.state.leader.send_modify(|leader| *leader = (next, leader.1 + 1));
