@@ -55,7 +55,7 @@ enum Command {
     },
     /// Have the leader hand over to a replica, and wait until that one leads: no process ends.
     ///
-    /// For maintenance of the leader's machine. Clients notice nothing but some milliseconds. The replica must be in the view;
+    /// For maintenance of the leader's machine. Sends wait for some milliseconds, or half a second if the replica is not ready. The replica must be in the view;
     /// if it leads already, that is said, and nothing is done.
     Transfer {
         /// The replica's id

@@ -37,7 +37,7 @@ enum Asked {
 
 impl Client {
     /// Has the leader hand over to replica `id`, and waits until that one leads: a planned change, in which no process
-    /// ends and nothing is lost. Sends wait for it, for some milliseconds. It is asked again until the deadline while it
+    /// ends and nothing is lost. Sends wait for it: some milliseconds, or half a second each time that the successor is not ready. It is asked again until the deadline while it
     /// is not ready. Replicas that were started with a secret refuse, unless it is
     /// [this client's](crate::Builder::cluster_secret) too.
     ///

@@ -95,10 +95,10 @@ impl Driver {
             let mut inputs: Vec<Input> = Vec::new();
             inputs.extend(turned.synced.map(|took| Input::Persisted { took }));
             let mut proposals = Vec::new();
+            // However busy this is: a wait that is over at once would let no task run.
+            flush(runtime);
             if inputs.is_empty() && !self.node.is_behind() {
                 runtime.block_on(self.wait(&mut inputs, &mut proposals));
-            } else {
-                flush(runtime);
             }
             self.drain(&mut inputs, &mut proposals);
             if self.wiring.stop.load(Ordering::Acquire) {
@@ -240,7 +240,8 @@ fn tell(answer: Answer, what: Result<Done, Declined>) {
     let _ = answer.send(what);
 }
 
-/// Lets the sessions to the peers put on the network what is in their queues. Whoever yields is polled again when no task is ready any more.
+/// Lets the sessions to the peers put on the network what is in their queues: whoever yields is polled again when no task is ready any more, or
+/// after some dozens of them.
 fn flush(runtime: &Runtime) {
     runtime.block_on(tokio::task::yield_now());
 }

@@ -67,8 +67,8 @@ pub enum StartError {
         /// What it says.
         source: DiskError,
     },
-    /// The operating system would not give a thread.
-    #[error("no thread for the driver: {0}")]
+    /// The operating system would not give a thread, or what it waits with.
+    #[error("no thread for the driver, or no file handles: {0}")]
     Thread(std::io::Error),
 }
 

@@ -60,9 +60,9 @@ impl Parts {
         let peers_config = PeersConfig { me: member, cluster: watched, addresses: others, secret: secret.clone() };
         let (events, network) = mpsc::channel(NETWORK_LINE);
         // On the driver's own thread: what it sends leaves without waking another.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        let runtime = Loose::new().map_err(StartError::Thread)?;
         let (peers, sessions) = {
-            let _here = runtime.enter();
+            let _here = runtime.0.as_ref().map(Runtime::enter);
             Peers::start(peers_config, events, connector, shutdown.clone())
         };
         let (wiring, handle, suspects) = wires(&node, network, peers, cluster, clock, options.min_copies);
@@ -166,13 +166,27 @@ fn protocol_config(me: Member, others: &[(ReplicaId, String)], options: &Options
 
 type DriverThread = (std::thread::JoinHandle<()>, watch::Receiver<Option<Ended>>);
 
-fn spawn_driver(driver: Driver, runtime: Runtime, id: ReplicaId) -> std::io::Result<DriverThread> {
+/// The driver's runtime. Whoever drops it ends the connections to the peers, and waits for nothing: a name may be looked up for long.
+struct Loose(Option<Runtime>);
+
+impl Loose {
+    fn new() -> std::io::Result<Loose> {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map(Some).map(Loose)
+    }
+}
+
+impl Drop for Loose {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Runtime::shutdown_background);
+    }
+}
+
+fn spawn_driver(driver: Driver, runtime: Loose, id: ReplicaId) -> std::io::Result<DriverThread> {
     let (sender, ended) = watch::channel(None);
     let thread = std::thread::Builder::new().name(format!("driver-{id}")).spawn(move || {
-        let end = driver.run(&runtime);
-        // Ends the connections to the peers, and waits for nothing: a name may be looked up for long.
-        runtime.shutdown_background();
-        sender.send_replace(Some(end));
+        let end = runtime.0.as_ref().map(|runtime| driver.run(runtime));
+        drop(runtime);
+        sender.send_replace(end);
     })?;
     Ok((thread, ended))
 }
