@@ -37,6 +37,7 @@ const PAGE: usize = 4096;
 const ALIGN: usize = 8;
 /// So much is read at once; where that fails, so much counts as lost.
 const PART: usize = 64 << 10;
+const ZEROS: [u8; PAGE] = [0; PAGE];
 const NEW: &str = "redo-new";
 
 /// One thing that was made durable, as it is written.
@@ -218,7 +219,12 @@ pub(super) fn read(path: &Path, run: Member, after: Option<u64>) -> io::Result<F
 fn frames_in(bytes: &[u8], tag: &[u8; 32]) -> Vec<(u64, Vec<Persist>)> {
     let (mut frames, mut at) = (Vec::new(), 0);
     while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= HEADER) {
-        // Most of an area may never have been written, and what fills a frame's last page is as long as many frames.
+        // Most of an area may never have been written.
+        if rest.starts_with(&ZEROS) {
+            at += ZEROS.len();
+            continue;
+        }
+        // And what fills a frame's last page is as long as many small frames.
         let zeros = rest.iter().take_while(|byte| **byte == 0).count() / ALIGN * ALIGN;
         if zeros > 0 {
             at += zeros;
