@@ -89,7 +89,7 @@ impl World {
                 // Several peers can say so in one turn.
                 let said = process.ending.replace(Ending::RolledBack) == Some(Ending::RolledBack);
                 let starts = process.node.disk().starts;
-                if !said && !std::mem::take(&mut self.network.rolled_back[host]) {
+                if !said && !self.network.rolled_back[host] {
                     let what = format!("was not rolled back, but {by} knows {known:?}, not {starts:?}");
                     self.violate(Broken::SoundDisk, member, what);
                 }

@@ -178,6 +178,8 @@ impl World {
         let disk = self.hosts[host].disk_mut();
         let old = std::mem::replace(&mut disk.id, new);
         disk.deaths.clear();
+        // Not before: whoever says so can be killed before it is so, and says it again.
+        self.network.rolled_back[host] = false;
         self.hosts[host].wiped.push(old);
         self.note(|| format!("host {} has another disk id", host + 1));
     }
