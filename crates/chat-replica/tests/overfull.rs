@@ -72,15 +72,13 @@ impl Outbox for Carried {
     }
 }
 
-fn registration(number: u64) -> Proposed {
+fn registration(number: u64) -> bytes::Bytes {
     let name = Username::parse(&format!("user{number}")).expect("a name");
     let password = PasswordHash::new(&format!("${}", "x".repeat(50))).expect("shaped like a hash");
     let key = RequestKey([number as u8; 16]);
     let command = Command::Register { key, display_name: DisplayName::of(&name), name, password, at: Timestamp(0) };
     chat_core::codec::encode(&[command]).into()
 }
-
-type Proposed = bytes::Bytes;
 
 #[test]
 fn what_is_committed_waits_for_the_database_and_the_turns_go_on() {
