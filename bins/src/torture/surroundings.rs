@@ -20,6 +20,8 @@ pub(super) struct SmallDisk {
 const ROOMY: u64 = 2 << 30;
 /// What is left when it is made full: some turns' worth.
 const LEFT: u64 = 256 << 10;
+/// How often what is used is measured again at most.
+const MEASURED_AGAIN: usize = 20;
 
 impl SmallDisk {
     /// Mounted at `path`, which is made. Or why it cannot be had here.
@@ -33,7 +35,9 @@ impl SmallDisk {
 
     /// Next to nothing more can be written to it.
     pub fn fill(&self) -> Result<(), Broken> {
-        self.resize(used(&self.path) + LEFT)
+        let fill = || self.resize(used(&self.path) + LEFT);
+        // A replica may have written more meanwhile than it would hold, which is refused: then it is measured again.
+        (0..MEASURED_AGAIN).fold(fill(), |filled, _| filled.or_else(|_| fill()))
     }
 
     /// There is room again.
