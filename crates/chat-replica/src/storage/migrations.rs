@@ -4,10 +4,35 @@ use rusqlite::{Connection, TransactionBehavior};
 use thiserror::Error;
 
 use super::log_table::{LOG_SCHEMA, REDO_SCHEMA, VIEWS_SCHEMA};
+use super::postings::{self, POSTINGS_SCHEMA};
 use super::state::{ACCOUNTS_LISTED, STATE_SCHEMA};
 
 /// Step n brings a file from version n-1 to version n. Released steps are never changed: new ones are appended.
-const STEPS: &[&str] = &[STATE_SCHEMA, LOG_SCHEMA, VIEWS_SCHEMA, ACCOUNTS_LISTED, REDO_SCHEMA];
+const STEPS: &[Step] = &[
+    Step::Sql(STATE_SCHEMA),
+    Step::Sql(LOG_SCHEMA),
+    Step::Sql(VIEWS_SCHEMA),
+    Step::Sql(ACCOUNTS_LISTED),
+    Step::Sql(REDO_SCHEMA),
+    Step::Sql(POSTINGS_SCHEMA),
+    Step::Code(postings::build),
+];
+
+/// What brings a file one version further.
+#[derive(Clone, Copy)]
+enum Step {
+    Sql(&'static str),
+    Code(fn(&Connection) -> rusqlite::Result<()>),
+}
+
+impl Step {
+    fn take(self, connection: &Connection) -> rusqlite::Result<()> {
+        match self {
+            Step::Sql(sql) => connection.execute_batch(sql),
+            Step::Code(code) => code(connection),
+        }
+    }
+}
 
 /// A file could not be brought up to date. It is as it was.
 #[derive(Debug, Error)]
@@ -38,20 +63,20 @@ pub(crate) fn refuse_newer(connection: &Connection) -> Result<(), MigrationError
     }
 }
 
-fn migrate_by(connection: &mut Connection, steps: &[&str]) -> Result<(), MigrationError> {
+fn migrate_by(connection: &mut Connection, steps: &[Step]) -> Result<(), MigrationError> {
     if missing(connection, steps)?.is_empty() {
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Looked at again: another process can have done it while this one waited for the lock.
     for step in missing(&transaction, steps)? {
-        transaction.execute_batch(step)?;
+        step.take(&transaction)?;
     }
     transaction.pragma_update(None, "user_version", steps.len() as i64)?;
     Ok(transaction.commit()?)
 }
 
-fn missing<'s>(connection: &Connection, steps: &'s [&'s str]) -> Result<&'s [&'s str], MigrationError> {
+fn missing<'s>(connection: &Connection, steps: &'s [Step]) -> Result<&'s [Step], MigrationError> {
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let done = usize::try_from(found).ok();
     done.and_then(|done| steps.get(done..)).ok_or(MigrationError::Newer { found, known: steps.len() as i64 })
@@ -82,15 +107,16 @@ mod tests {
     #[test]
     fn only_what_is_missing_is_done() {
         let mut connection = Connection::open_in_memory().unwrap();
-        migrate_by(&mut connection, &["CREATE TABLE a (x)"]).unwrap();
-        migrate_by(&mut connection, &["CREATE TABLE a (x)", "CREATE TABLE b (x)"]).unwrap();
+        migrate_by(&mut connection, &[Step::Sql("CREATE TABLE a (x)")]).unwrap();
+        migrate_by(&mut connection, &[Step::Sql("CREATE TABLE a (x)"), Step::Sql("CREATE TABLE b (x)")]).unwrap();
         assert_eq!((version(&connection), tables(&connection)), (2, 2));
     }
 
     #[test]
     fn a_failed_step_leaves_the_file_as_it_was() {
         let mut connection = Connection::open_in_memory().unwrap();
-        let error = migrate_by(&mut connection, &["CREATE TABLE a (x)", "CREATE TABLE a (y)"]).unwrap_err();
+        let error = migrate_by(&mut connection, &[Step::Sql("CREATE TABLE a (x)"), Step::Sql("CREATE TABLE a (y)")])
+            .unwrap_err();
         assert!(matches!(error, MigrationError::Sqlite(_)));
         assert_eq!((version(&connection), tables(&connection)), (0, 0));
     }

@@ -3,9 +3,10 @@
 //! Transactions are the caller's: the state changes together with the applied index that describes it. Statements
 //! are prepared once per connection; the connection's cache must hold [`STATEMENTS`] of them to keep them all.
 //!
-//! What grows with history is appended to: messages and their index rows by id, requests by a key that begins with
-//! the time. The names of both ends of a message, and whether its sender is gone, are looked up when it is read.
+//! What grows with history is appended to: messages by id, requests by a key that begins with the time; where the messages of a mailbox and of a
+//! conversation are is in `postings`. The names of both ends of a message, and whether its sender is gone, are looked up when it is read.
 
+use super::postings::{Place, Postings};
 use chat_core::codec;
 use chat_core::{
     Account, AccountId, BodyHash, Counters, DisplayName, Lookup, Marks, Message, MessageId, MessageText, PasswordHash,
@@ -13,11 +14,12 @@ use chat_core::{
 };
 use rusqlite::types::Type;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Result};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// How many different statements there are here, rounded up: for
 /// [`Connection::set_prepared_statement_cache_capacity`].
-pub const STATEMENTS: usize = 32;
+pub const STATEMENTS: usize = 48;
 
 /// Version 1 of the tables of the state.
 pub(crate) const STATE_SCHEMA: &str = "
@@ -115,6 +117,10 @@ impl<'c> SqliteState<'c> {
     pub(crate) fn newest_request(&self) -> Result<RequestKey> {
         let newest = self.one("SELECT max(key) FROM requests", [], |row| row.get::<_, Option<[u8; 16]>>(0))?;
         Ok(RequestKey(newest.flatten().unwrap_or_default()))
+    }
+
+    pub(super) fn postings(&self) -> Postings<'c> {
+        Postings::new(self.connection)
     }
 
     pub(super) fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>> {
@@ -314,7 +320,11 @@ impl Store for SqliteState<'_> {
     }
 
     fn discard_after(&mut self, account: AccountId, seq: u64) -> Result<()> {
-        self.change("DELETE FROM messages WHERE recipient = ?1 AND seq > ?2", (int(account.0), int(seq)))
+        let ids = self.postings().mailbox_after(account.0, seq, usize::MAX)?;
+        let mut statement = self.prepare("DELETE FROM messages WHERE id = ?1 RETURNING sender")?;
+        let senders = ids.iter().map(|id| statement.query_row([int(*id)], |row| number(row, 0)));
+        let senders: BTreeSet<u64> = senders.collect::<Result<_>>()?;
+        self.postings().discard_after(account.0, seq, &senders, &ids)
     }
 
     fn insert_request(&mut self, key: &RequestKey, scope: Scope, record: &RequestRecord) -> Result<()> {
@@ -339,7 +349,12 @@ impl SqliteState<'_> {
             let Message { id, seq, from, to, text, sent_at, sender_deleted: _ } = &**message;
             let row = (int(id.0), int(to.id.0), int(*seq), int(from.id.0), sent_at.0, text.as_str());
             statement.execute(row).map(drop)
-        })
+        })?;
+        let places = messages.iter().map(|message| {
+            let Message { id, seq, from, to, .. } = &**message;
+            Place { id: id.0, seq: *seq, from: from.id.0, to: to.id.0 }
+        });
+        self.postings().add(&Vec::from_iter(places))
     }
 
     pub(crate) fn insert_requests<'r>(
@@ -419,7 +434,7 @@ fn record(row: &rusqlite::Row<'_>, first: usize) -> Result<RequestRecord> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::messages::{CONVERSATION, MAILBOX};
+    use super::super::postings::{BELOW, Index};
     use super::*;
 
     #[test]
@@ -430,8 +445,11 @@ mod tests {
             (LISTING, "INDEX accounts_listed (name>?)"),
             (SESSIONS_OF, "INDEX sessions_by_account (account=?)"),
             (EXPIRED, "INDEX sessions_by_expiry (expires_at<?)"),
-            (MAILBOX, "INDEX messages_by_mailbox (recipient=? AND seq>?)"),
-            (CONVERSATION, "INDEX messages_by_conversation (<expr>=? AND <expr>=? AND rowid<?)"),
+            (BELOW, "runs USING PRIMARY KEY (first<?)"),
+            (Index::Mailboxes.forwards(), "mailbox_postings USING PRIMARY KEY (run=? AND (x,y,z)>(?,?,?))"),
+            (Index::Mailboxes.backwards(), "mailbox_postings USING PRIMARY KEY (run=? AND (x,y,z)<(?,?,?))"),
+            (Index::Conversations.forwards(), "conversation_postings USING PRIMARY KEY (run=? AND (x,y,z)>(?,?,?))"),
+            (Index::Conversations.backwards(), "conversation_postings USING PRIMARY KEY (run=? AND (x,y,z)<(?,?,?))"),
         ] {
             let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {query}")).unwrap();
             let parameters = vec![1; statement.parameter_count()];
@@ -449,7 +467,7 @@ mod tests {
         let flags = rusqlite::OpenFlags::default();
         let mut connection = crate::storage::disk::connect(&dir.path().join("db"), flags).unwrap();
         crate::storage::migrations::migrate(&mut connection).unwrap();
-        for query in [MAILBOX, CONVERSATION, EXPIRED] {
+        for query in [EXPIRED] {
             let mut statement = connection.prepare(query).unwrap();
             for limit in 1..5 {
                 let parameters = vec![limit; statement.parameter_count()];

@@ -1,0 +1,129 @@
+//! Many postings in one row: the first as the row's key, each other one as its distance from the one before it.
+
+use super::Posting;
+use prost::encoding::{decode_varint, encode_varint};
+use rusqlite::Error;
+use rusqlite::types::Type;
+
+/// No block has more bytes beside its key, so that SQLite needs no page beside the row's own: four rows share a page of 4096 bytes.
+const BYTES: usize = 940;
+/// The longest that a posting takes: three numbers of ten bytes.
+const LONGEST: usize = 30;
+
+/// A row as it is written.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    pub first: Posting,
+    /// All others.
+    pub rest: Vec<u8>,
+}
+
+/// Puts postings, which ascend, into as few blocks as they need, one after the other.
+pub(super) fn encode<E>(
+    postings: impl IntoIterator<Item = Posting>,
+    mut write: impl FnMut(&Block) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut postings = postings.into_iter();
+    let Some(first) = postings.next() else { return Ok(()) };
+    let mut block = Block { first, rest: Vec::with_capacity(BYTES) };
+    let mut before = first;
+    for posting in postings {
+        if block.rest.len() + LONGEST > BYTES {
+            write(&block)?;
+            block.first = posting;
+            block.rest.clear();
+        } else {
+            follow(before, posting, &mut block.rest);
+        }
+        before = posting;
+    }
+    write(&block)
+}
+
+/// The second number counts from the one before where the first stays. The third goes up and down.
+fn follow(before: Posting, [x, y, z]: Posting, to: &mut Vec<u8>) {
+    let steps = x - before[0];
+    encode_varint(steps, to);
+    encode_varint(if steps == 0 { y - before[1] } else { y }, to);
+    let step = z.wrapping_sub(before[2]).cast_signed();
+    encode_varint(((step << 1) ^ (step >> 63)).cast_unsigned(), to);
+}
+
+/// Adds the postings of a block to `to`.
+///
+/// # Errors
+/// If the bytes are none that [`encode`] made.
+pub(super) fn decode(first: Posting, mut rest: &[u8], to: &mut Vec<Posting>) -> Result<(), Error> {
+    let mut before = first;
+    to.push(first);
+    while !rest.is_empty() {
+        let mut next = || decode_varint(&mut rest).map_err(|error| damaged(Box::new(error)));
+        let (steps, y, step) = (next()?, next()?, next()?);
+        let x = before[0].checked_add(steps);
+        let y = if steps == 0 { before[1].checked_add(y) } else { Some(y) };
+        let z = before[2].wrapping_add((step >> 1) ^ (step & 1).wrapping_neg());
+        let (Some(x), Some(y)) = (x, y) else { return Err(damaged("a number that is too large".into())) };
+        let posting = [x, y, z];
+        if posting <= before {
+            return Err(damaged("postings that do not ascend".into()));
+        }
+        to.push(posting);
+        before = posting;
+    }
+    Ok(())
+}
+
+pub(super) fn damaged(why: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    Error::FromSqlConversionFailure(3, Type::Blob, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn blocks(postings: &BTreeSet<Posting>) -> Vec<Block> {
+        let mut blocks = Vec::new();
+        let kept = encode(postings.iter().copied(), |Block { first, rest }| {
+            blocks.push(Block { first: *first, rest: rest.clone() });
+            Ok::<(), ()>(())
+        });
+        kept.expect("nothing failed");
+        blocks
+    }
+
+    fn postings() -> impl Strategy<Value = BTreeSet<Posting>> {
+        let number = prop_oneof![0..5u64, 0..100_000u64, any::<u64>()];
+        let posting = [number.clone(), number.clone(), number];
+        prop::collection::btree_set(posting, 0..400)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_what_was_written(postings in postings()) {
+            let mut read = Vec::new();
+            for Block { first, rest } in blocks(&postings) {
+                prop_assert!(rest.len() <= BYTES);
+                decode(first, &rest, &mut read).expect("readable");
+            }
+            prop_assert_eq!(read, Vec::from_iter(postings));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(first in any::<Posting>(), rest in prop::collection::vec(any::<u8>(), 0..100)) {
+            let mut read = Vec::new();
+            if decode(first, &rest, &mut read).is_ok() {
+                prop_assert!(read.is_sorted_by(|a, b| a < b), "{read:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn neighbours_take_few_bytes() {
+        let postings = (1..=200).map(|seq| [7, seq, 1_000 + 3 * seq]).collect();
+        let blocks = blocks(&postings);
+        assert_eq!(blocks.len(), 1);
+        assert_eq!(blocks[0].rest.len(), 199 * 3);
+    }
+}

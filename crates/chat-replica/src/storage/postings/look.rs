@@ -1,0 +1,96 @@
+//! Looking up where messages are.
+
+use super::{Index, Posting, Postings, key, read};
+use crate::storage::state::{int, number};
+use rusqlite::Result;
+use std::ops::ControlFlow;
+
+/// All runs that have messages below an id, the newest first.
+pub(in crate::storage) const BELOW: &str = "SELECT number FROM runs WHERE first < ?1 ORDER BY first DESC, number";
+
+impl Postings<'_> {
+    /// The ids of a mailbox's messages with a `seq` above `seq`, ascending, at most `limit`.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub(in crate::storage) fn mailbox_after(self, account: u64, seq: u64, limit: usize) -> Result<Vec<u64>> {
+        let Some(next) = seq.checked_add(1) else { return Ok(Vec::new()) };
+        let mut statement = self.connection.prepare_cached(BELOW)?;
+        let mut runs = statement.query([i64::MAX])?;
+        let mut pages = Vec::new();
+        while let Some(run) = runs.next()? {
+            let page = self.ascending(number(run, 0)?, [account, next, 0], limit)?;
+            // A mailbox has no gaps: older runs have nothing that is wanted.
+            let is_first = page.first().is_some_and(|[_, found, _]| *found == next);
+            pages.push(page);
+            if is_first {
+                break;
+            }
+        }
+        Ok(pages.into_iter().rev().flatten().map(|[_, _, id]| id).take(limit).collect())
+    }
+
+    /// What a run has of a mailbox from a posting on, at most `limit`.
+    fn ascending(self, run: u64, from: Posting, limit: usize) -> Result<Vec<Posting>> {
+        let mut statement = self.connection.prepare_cached(Index::Mailboxes.forwards())?;
+        let mut rows = statement.query(key(run, self.floor(Index::Mailboxes, run, from)?))?;
+        let (mut page, mut block) = (Vec::new(), Vec::new());
+        while page.len() < limit
+            && let Some(row) = rows.next()?
+        {
+            block.clear();
+            read(row, &mut block)?;
+            let wanted = block.iter().skip_while(|posting| **posting < from);
+            page.extend(wanted.take_while(|[account, ..]| *account == from[0]).take(limit - page.len()));
+            if block.last().is_some_and(|[account, ..]| *account > from[0]) {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// The ids of the messages between two accounts below `before`, descending, for as long as `visit` wants more.
+    ///
+    /// # Errors
+    /// SQLite's own, and those of `visit`.
+    pub(in crate::storage) fn conversation_back(
+        self,
+        [low, high]: [u64; 2],
+        before: u64,
+        mut visit: impl FnMut(u64) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let mut statement = self.connection.prepare_cached(BELOW)?;
+        let mut runs = statement.query([int(before)])?;
+        let (begin, end) = ([low, high, 0], [low, high, before]);
+        let mut block = Vec::new();
+        while let Some(run) = runs.next()? {
+            let mut statement = self.connection.prepare_cached(Index::Conversations.backwards())?;
+            let mut rows = statement.query(key(number(run, 0)?, end))?;
+            while let Some(row) = rows.next()? {
+                block.clear();
+                let first = read(row, &mut block)?;
+                let wanted = &block[block.partition_point(|posting| *posting < begin)..];
+                let wanted = &wanted[..wanted.partition_point(|posting| *posting < end)];
+                for [_, _, id] in wanted.iter().rev() {
+                    if visit(*id)?.is_break() {
+                        return Ok(());
+                    }
+                }
+                if first < begin {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the block begins that has a posting, if one has; else the posting.
+    pub(super) fn floor(self, index: Index, run: u64, posting: Posting) -> Result<Posting> {
+        let mut statement = self.connection.prepare_cached(index.backwards())?;
+        let mut rows = statement.query(key(run, posting))?;
+        match rows.next()? {
+            Some(row) => Ok([number(row, 0)?, number(row, 1)?, number(row, 2)?]),
+            None => Ok(posting),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Runs become larger ones: in slices, so that no batch waits for a large one.
+
+use super::runs::{Run, ripe};
+use super::{Index, Posting, Postings, key, read};
+use crate::storage::state::number;
+use rusqlite::{Connection, Result};
+
+/// A slice takes so many blocks of each run at most: at a hundred postings a block, some 40,000 postings of eight runs.
+const BLOCKS: usize = 48;
+/// Postings of both indexes that are moved with each message that comes in. Each goes through five or six runs in a life.
+const PER_MESSAGE: usize = 16;
+/// And so many with each batch.
+const PER_BATCH: usize = 8192;
+
+/// The next blocks of a run.
+struct Head {
+    /// In order.
+    postings: Vec<Posting>,
+    /// Where the blocks begin.
+    firsts: Vec<Posting>,
+    /// The run has more of them.
+    more: bool,
+}
+
+impl Postings<'_> {
+    /// Merges what is due, about as much as must be done for each `messages` that come in.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub(super) fn merge(self, messages: usize) -> Result<()> {
+        let mut left = PER_BATCH + PER_MESSAGE * messages;
+        loop {
+            let mut runs = self.runs()?;
+            if let Some(sources) = ripe(&runs) {
+                self.begin(sources)?;
+                runs = self.runs()?;
+            }
+            // The newest first: they are the smallest, and there are the most of them.
+            let Some(target) = runs.iter().find_map(|run| run.target) else { return Ok(()) };
+            let sources: Vec<_> = runs.iter().filter(|run| run.target == Some(target)).map(|run| run.number).collect();
+            let moved = self.slice(Index::Mailboxes, &sources, target)?;
+            self.grown(target, moved)?;
+            let also = self.slice(Index::Conversations, &sources, target)?;
+            if moved + also == 0 {
+                self.arrived(target)?;
+            }
+            match left.checked_sub(moved + also) {
+                Some(rest) => left = rest,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn begin(self, sources: &[Run]) -> Result<()> {
+        let Some(oldest) = sources.last() else { return Ok(()) };
+        let number = self.next_number()?;
+        self.insert_run(Run { first: oldest.first, number, messages: 0, target: None })?;
+        sources.iter().try_for_each(|run| self.aim(run.number, number))
+    }
+
+    /// Moves the lowest postings of the runs, and returns how many. 0: there are none.
+    fn slice(self, index: Index, sources: &[u64], target: u64) -> Result<usize> {
+        let heads: Vec<_> = sources.iter().map(|run| self.head(index, *run)).collect::<Result<_>>()?;
+        // Of a run that has more, nothing is known beyond this.
+        let end = heads.iter().filter(|head| head.more).filter_map(|head| head.postings.last()).min();
+        let end = end.copied().unwrap_or([u64::MAX; 3]);
+        let mut moved = Vec::new();
+        for (head, run) in heads.iter().zip(sources) {
+            let (out, rest) = head.postings.split_at(head.postings.partition_point(|posting| *posting <= end));
+            moved.extend_from_slice(out);
+            let taken = head.firsts.partition_point(|first| *first <= end);
+            head.firsts[..taken].iter().try_for_each(|first| self.delete(index, *run, *first))?;
+            // Of the last block that was taken, some may stay.
+            let stays =
+                head.firsts.get(taken).map_or(rest.len(), |next| rest.partition_point(|posting| posting < next));
+            self.write(index, *run, rest[..stays].iter().copied())?;
+        }
+        // They are sorted runs already, which this sort makes use of.
+        moved.sort();
+        self.write(index, target, moved.iter().copied())?;
+        Ok(moved.len())
+    }
+
+    fn head(self, index: Index, run: u64) -> Result<Head> {
+        let mut statement = self.connection.prepare_cached(index.forwards())?;
+        let mut rows = statement.query(key(run, [0; 3]))?;
+        let mut head = Head { postings: Vec::new(), firsts: Vec::new(), more: false };
+        while let Some(row) = rows.next()? {
+            if head.firsts.len() == BLOCKS {
+                head.more = true;
+                break;
+            }
+            head.firsts.push(read(row, &mut head.postings)?);
+        }
+        Ok(head)
+    }
+}
+
+/// Makes one run of all messages that a database of an earlier version has, by its indexes, and removes these.
+///
+/// # Errors
+/// SQLite's own.
+pub(crate) fn build(connection: &Connection) -> Result<()> {
+    let postings = Postings::new(connection);
+    let counted = "SELECT coalesce(min(id), 0), count(*) FROM messages";
+    let (first, messages) = connection.query_row(counted, [], |row| Ok((number(row, 0)?, number(row, 1)?)))?;
+    if messages > 0 {
+        postings.insert_run(Run { first, number: 1, messages, target: None })?;
+        for (index, sql) in [
+            (Index::Mailboxes, "SELECT recipient, seq, id FROM messages ORDER BY recipient, seq"),
+            (
+                Index::Conversations,
+                "SELECT min(sender, recipient), max(sender, recipient), id FROM messages
+                ORDER BY min(sender, recipient), max(sender, recipient), id",
+            ),
+        ] {
+            let mut statement = connection.prepare(sql)?;
+            let rows = statement.query_map([], |row| Ok([number(row, 0)?, number(row, 1)?, number(row, 2)?]))?;
+            let mut failed = None;
+            postings.write(index, 1, rows.map_while(|row| row.map_err(|error| failed = Some(error)).ok()))?;
+            failed.map_or(Ok(()), Err)?;
+        }
+    }
+    connection.execute_batch("DROP INDEX messages_by_mailbox; DROP INDEX messages_by_conversation;")
+}

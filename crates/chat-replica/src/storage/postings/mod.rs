@@ -1,0 +1,236 @@
+//! Where the messages of a mailbox and of a conversation are: two indexes that are sorted before they are written.
+//!
+//! An index of SQLite's is a tree in which each message of a large service has a page to itself: between people at random, three
+//! pages of 4096 bytes were written for its sake, twice, and read before that. Here a batch of messages makes a *run*: its postings, sorted, many to a
+//! row (`block`). Runs of about one size are merged into one that is larger, in slices, beside what each batch writes (`merge`): so a posting is written
+//! some five times in all, but always among its neighbours. This is a log-structured merge tree (O'Neil et al., 1996), with SQLite's pages and transactions
+//! below it: at each commit the runs hold every message exactly once.
+//!
+//! Ids ascend, and a batch has higher ones than all before it. So of one mailbox, or one conversation, a newer run has what comes later, and whoever
+//! looks for the newest can stop early (`look`). A run that is being merged stands before the one that it goes into: what is left in it comes later, too.
+
+mod block;
+mod look;
+mod merge;
+mod runs;
+
+#[cfg(test)]
+pub(super) use look::BELOW;
+pub(super) use merge::build;
+
+use super::state::int;
+use block::Block;
+use runs::Run;
+use rusqlite::{Connection, Result, Row, params};
+use std::collections::BTreeSet;
+
+/// Version 6 of the tables.
+pub(crate) const POSTINGS_SCHEMA: &str = "
+CREATE TABLE runs (
+    -- The lowest id of a message in it.
+    first INTEGER NOT NULL,
+    number INTEGER NOT NULL UNIQUE,
+    -- How many messages it has, about: where some were discarded it can have fewer.
+    messages INTEGER NOT NULL,
+    -- The run that it is being merged into.
+    target INTEGER,
+    PRIMARY KEY (first DESC, number)
+) STRICT, WITHOUT ROWID;
+
+-- Postings from (x, y, z) on: (recipient, seq, id).
+CREATE TABLE mailbox_postings (
+    run INTEGER NOT NULL,
+    x INTEGER NOT NULL,
+    y INTEGER NOT NULL,
+    z INTEGER NOT NULL,
+    rest BLOB NOT NULL,
+    PRIMARY KEY (run, x, y, z)
+) STRICT, WITHOUT ROWID;
+
+-- The same: (the lower of two accounts, the higher, id).
+CREATE TABLE conversation_postings (
+    run INTEGER NOT NULL,
+    x INTEGER NOT NULL,
+    y INTEGER NOT NULL,
+    z INTEGER NOT NULL,
+    rest BLOB NOT NULL,
+    PRIMARY KEY (run, x, y, z)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Where a message is found. Ascending, as arrays do.
+pub(super) type Posting = [u64; 3];
+
+/// What is looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Index {
+    /// (recipient, seq, id).
+    Mailboxes,
+    /// (the lower of both accounts, the higher, id).
+    Conversations,
+}
+
+impl Index {
+    pub(super) const BOTH: [Index; 2] = [Index::Mailboxes, Index::Conversations];
+
+    fn insert(self) -> &'static str {
+        match self {
+            Index::Mailboxes => "INSERT INTO mailbox_postings (run, x, y, z, rest) VALUES (?1, ?2, ?3, ?4, ?5)",
+            Index::Conversations => {
+                "INSERT INTO conversation_postings (run, x, y, z, rest) VALUES (?1, ?2, ?3, ?4, ?5)"
+            }
+        }
+    }
+
+    fn delete(self) -> &'static str {
+        match self {
+            Index::Mailboxes => "DELETE FROM mailbox_postings WHERE run = ?1 AND x = ?2 AND y = ?3 AND z = ?4",
+            Index::Conversations => "DELETE FROM conversation_postings WHERE run = ?1 AND x = ?2 AND y = ?3 AND z = ?4",
+        }
+    }
+
+    /// The blocks of a run that begin at a posting or behind it.
+    pub(super) fn forwards(self) -> &'static str {
+        match self {
+            Index::Mailboxes => {
+                "SELECT x, y, z, rest FROM mailbox_postings WHERE run = ?1 AND (x, y, z) >= (?2, ?3, ?4)
+                ORDER BY x, y, z"
+            }
+            Index::Conversations => {
+                "SELECT x, y, z, rest FROM conversation_postings WHERE run = ?1 AND (x, y, z) >= (?2, ?3, ?4)
+                ORDER BY x, y, z"
+            }
+        }
+    }
+
+    /// The blocks of a run that begin at a posting or before it, the last first.
+    pub(super) fn backwards(self) -> &'static str {
+        match self {
+            Index::Mailboxes => {
+                "SELECT x, y, z, rest FROM mailbox_postings WHERE run = ?1 AND (x, y, z) <= (?2, ?3, ?4)
+                ORDER BY x DESC, y DESC, z DESC"
+            }
+            Index::Conversations => {
+                "SELECT x, y, z, rest FROM conversation_postings WHERE run = ?1 AND (x, y, z) <= (?2, ?3, ?4)
+                ORDER BY x DESC, y DESC, z DESC"
+            }
+        }
+    }
+}
+
+/// Where one message is found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub id: u64,
+    pub seq: u64,
+    pub from: u64,
+    pub to: u64,
+}
+
+impl Place {
+    fn posting(self, index: Index) -> Posting {
+        match index {
+            Index::Mailboxes => [self.to, self.seq, self.id],
+            Index::Conversations => [self.from.min(self.to), self.from.max(self.to), self.id],
+        }
+    }
+}
+
+/// The postings of a run, as an index is looked at and changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Postings<'c> {
+    connection: &'c Connection,
+}
+
+impl<'c> Postings<'c> {
+    pub(super) fn new(connection: &'c Connection) -> Self {
+        Postings { connection }
+    }
+
+    /// Adds messages, whose ids are higher than all before, within the open transaction, and merges some of what is there.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub(super) fn add(self, places: &[Place]) -> Result<()> {
+        let Some(first) = places.iter().map(|place| place.id).min() else { return Ok(()) };
+        let run = Run { first, number: self.next_number()?, messages: places.len() as u64, target: None };
+        for index in Index::BOTH {
+            let mut postings: Vec<_> = places.iter().map(|place| place.posting(index)).collect();
+            postings.sort_unstable();
+            self.write(index, run.number, postings)?;
+        }
+        self.insert_run(run)?;
+        self.merge(places.len())
+    }
+
+    /// Removes the messages of a mailbox above `seq`, which are `ids`, ascending, and from `senders`.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub(super) fn discard_after(self, account: u64, seq: u64, senders: &BTreeSet<u64>, ids: &[u64]) -> Result<()> {
+        let is_gone = |posting: &Posting| ids.binary_search(&posting[2]).is_ok();
+        let from = [account, seq.saturating_add(1), 0];
+        self.remove(Index::Mailboxes, from, [account, u64::MAX, u64::MAX], is_gone)?;
+        let Some(first) = ids.first() else { return Ok(()) };
+        senders.iter().try_for_each(|sender| {
+            let (low, high) = (account.min(*sender), account.max(*sender));
+            self.remove(Index::Conversations, [low, high, *first], [low, high, u64::MAX], is_gone)
+        })
+    }
+
+    fn remove(self, index: Index, from: Posting, to: Posting, is_gone: impl Fn(&Posting) -> bool) -> Result<()> {
+        for run in self.runs()? {
+            let begin = self.floor(index, run.number, from)?;
+            for (first, mut postings) in self.blocks(index, run.number, begin, to)? {
+                let before = postings.len();
+                postings.retain(|posting| !is_gone(posting));
+                if postings.len() < before {
+                    self.delete(index, run.number, first)?;
+                    self.write(index, run.number, postings)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The blocks that begin between two postings, each with its first posting.
+    fn blocks(self, index: Index, run: u64, from: Posting, to: Posting) -> Result<Vec<(Posting, Vec<Posting>)>> {
+        let mut statement = self.connection.prepare_cached(index.forwards())?;
+        let mut rows = statement.query(key(run, from))?;
+        let mut blocks = Vec::new();
+        while let Some(row) = rows.next()? {
+            let mut postings = Vec::new();
+            let first = read(row, &mut postings)?;
+            if first > to {
+                break;
+            }
+            blocks.push((first, postings));
+        }
+        Ok(blocks)
+    }
+
+    fn write(self, index: Index, run: u64, postings: impl IntoIterator<Item = Posting>) -> Result<()> {
+        let mut statement = self.connection.prepare_cached(index.insert())?;
+        block::encode(postings, |Block { first: [x, y, z], rest }| {
+            statement.execute(params![int(run), int(*x), int(*y), int(*z), rest]).map(drop)
+        })
+    }
+
+    fn delete(self, index: Index, run: u64, first: Posting) -> Result<()> {
+        self.connection.prepare_cached(index.delete())?.execute(key(run, first)).map(drop)
+    }
+}
+
+/// What a statement is asked for: a run, and a place in it. SQLite's numbers end where half of ours do, and nothing is stored beyond.
+fn key(run: u64, [x, y, z]: Posting) -> [i64; 4] {
+    [run, x, y, z].map(int)
+}
+
+/// Adds the postings of a row's block, and returns the first.
+fn read(row: &Row<'_>, to: &mut Vec<Posting>) -> Result<Posting> {
+    let number = |column| super::state::number(row, column);
+    let first = [number(0)?, number(1)?, number(2)?];
+    let rest = row.get_ref(3)?.as_blob().map_err(|error| block::damaged(Box::new(error)))?;
+    block::decode(first, rest, to)?;
+    Ok(first)
+}
