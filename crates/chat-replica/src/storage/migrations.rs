@@ -4,6 +4,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use thiserror::Error;
 
 use super::log_table::{LOG_SCHEMA, REDO_SCHEMA, VIEWS_SCHEMA};
+use super::marks::MARKS_SCHEMA;
 use super::postings::{self, POSTINGS_SCHEMA};
 use super::state::{ACCOUNTS_LISTED, STATE_SCHEMA};
 
@@ -16,6 +17,7 @@ const STEPS: &[Step] = &[
     Step::Sql(REDO_SCHEMA),
     Step::Sql(POSTINGS_SCHEMA),
     Step::Code(postings::build),
+    Step::Sql(MARKS_SCHEMA),
 ];
 
 /// What brings a file one version further.

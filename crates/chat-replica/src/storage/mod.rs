@@ -20,6 +20,7 @@
 //! | `scrub` | reads the whole database in the background, slowly |
 //! | `state` | the state that commands change |
 //! | `messages` | how messages are read from it |
+//! | `marks` | how far mailboxes have come |
 //! | `postings` | where the messages of a mailbox and of a conversation are |
 //! | `wal` | SQLite's write-ahead log: how long it gets, and how it goes into the database |
 //! | `write_back` | what they changed and is not written yet, and the rows that they look up again and again |
@@ -37,6 +38,7 @@ pub mod disk;
 mod intake;
 pub(crate) mod log_table;
 pub(crate) mod mark;
+mod marks;
 mod messages;
 pub mod migrations;
 mod postings;
