@@ -7,14 +7,15 @@
 //! Rows that commands look up again and again are kept within a bound; those that wait to be written are bounded by whoever applies
 //! ([`WriteBack::is_full`]). While some are being written by another thread ([`WriteBack::hand_over`]), they are looked up here, too.
 
+use super::intake::run;
 use super::state::SqliteState;
 use chat_core::{
     Account, AccountId, Command, Counters, Lookup, Marks, Message, PasswordHash, RequestKey, RequestRecord, Scope,
     Session, Store, Timestamp, TokenHash, Username,
 };
 use lru::LruCache;
-use rusqlite::Result;
-use std::cell::RefCell;
+use rusqlite::{Connection, Result};
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -148,8 +149,8 @@ impl WriteBack {
     }
 
     /// The state, changed through this cache.
-    pub fn over<'w>(&'w mut self, state: SqliteState<'w>) -> CachedState<'w> {
-        CachedState { state, cache: self }
+    pub fn over<'w>(&'w mut self, connection: &'w Connection) -> CachedState<'w> {
+        CachedState { state: SqliteState::new(connection), connection, looking: Cell::new(false), cache: self }
     }
 
     /// Writes what waits, within the open transaction. Nothing else is being written.
@@ -196,10 +197,30 @@ impl WriteBack {
 #[derive(Debug)]
 pub(crate) struct CachedState<'w> {
     state: SqliteState<'w>,
+    connection: &'w Connection,
+    /// A transaction is open for looking at the database: SQLite takes a lock for each, and for each statement outside of one.
+    looking: Cell<bool>,
     cache: &'w mut WriteBack,
 }
 
-impl CachedState<'_> {
+impl<'w> CachedState<'w> {
+    /// The database, for rows that are not here.
+    fn database(&self) -> Result<&SqliteState<'w>> {
+        if self.connection.is_autocommit() {
+            run(self.connection, "BEGIN")?;
+            self.looking.set(true);
+        }
+        Ok(&self.state)
+    }
+
+    /// Looks no more.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn finish(self) -> Result<()> {
+        if self.looking.get() { run(self.connection, "COMMIT") } else { Ok(()) }
+    }
+
     fn known(&mut self) -> &mut Known {
         self.cache.known.get_mut()
     }
@@ -216,7 +237,7 @@ impl Lookup for CachedState<'_> {
         if let Some(account) = known.accounts.get(&id) {
             return Ok(Some(account.clone()));
         }
-        let found = self.state.account(id)?;
+        let found = self.database()?.account(id)?;
         Ok(found.inspect(|account| known.keep(account)))
     }
 
@@ -229,7 +250,7 @@ impl Lookup for CachedState<'_> {
         if let Some(account) = id.and_then(|id| known.accounts.get(&id)) {
             return Ok(Some(account.clone()));
         }
-        let found = self.state.account_by_name(name)?;
+        let found = self.database()?.account_by_name(name)?;
         Ok(found.inspect(|account| known.keep(account)))
     }
 
@@ -241,14 +262,14 @@ impl Lookup for CachedState<'_> {
         if let Some(session) = sessions.get(token) {
             return Ok(Some(session.clone()));
         }
-        let found = self.state.session(token)?;
+        let found = self.database()?.session(token)?;
         Ok(found.inspect(|session| {
             sessions.put(*token, session.clone());
         }))
     }
 
     fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>> {
-        let found = self.state.sessions_of(account)?;
+        let found = self.database()?.sessions_of(account)?;
         let mut sessions = self.cache.overlaid(found, |session| session.account == account);
         sessions.sort_by_key(|session| session.number);
         Ok(sessions)
@@ -256,7 +277,7 @@ impl Lookup for CachedState<'_> {
 
     fn expired_sessions(&self, at: Timestamp, limit: usize) -> Result<Vec<Session>> {
         let unwritten: usize = self.cache.unwritten().map(|unwritten| unwritten.sessions.len()).sum();
-        let found = self.state.expired_sessions(at, limit + unwritten)?;
+        let found = self.database()?.expired_sessions(at, limit + unwritten)?;
         let mut sessions = self.cache.overlaid(found, |session| session.expires_at <= at);
         sessions.sort_by_key(|session| (session.expires_at, session.number));
         sessions.truncate(limit);
@@ -271,9 +292,9 @@ impl Lookup for CachedState<'_> {
         let known = &mut *self.cache.known.borrow_mut();
         let newest = match known.newest {
             Some(newest) => newest,
-            None => *known.newest.insert(self.state.newest_request()?),
+            None => *known.newest.insert(self.database()?.newest_request()?),
         };
-        if *key > newest { Ok(None) } else { self.state.request(key, scope) }
+        if *key > newest { Ok(None) } else { self.database()?.request(key, scope) }
     }
 
     fn marks(&self, account: AccountId) -> Result<Marks> {
@@ -281,14 +302,14 @@ impl Lookup for CachedState<'_> {
             return Ok(*marks);
         }
         let known = &mut *self.cache.known.borrow_mut();
-        known.marks.try_get_or_insert(account, || self.state.marks(account)).copied()
+        known.marks.try_get_or_insert(account, || self.database()?.marks(account)).copied()
     }
 
     fn counters(&self) -> Result<Counters> {
         let known = &mut *self.cache.known.borrow_mut();
         match known.counters {
             Some(counters) => Ok(counters),
-            None => Ok(*known.counters.insert(self.state.counters()?)),
+            None => Ok(*known.counters.insert(self.database()?.counters()?)),
         }
     }
 }
