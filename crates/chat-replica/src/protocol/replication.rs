@@ -114,8 +114,7 @@ impl Progress {
 impl Replica {
     /// A session: where the logs meet must be found anew.
     pub(super) fn restart_progress(&mut self, member: Member) {
-        let (now, last) = (self.now, self.log.last().index);
-        let told = self.peers.get(&member.id).map_or(0, |peer| peer.last.index).min(last);
+        let (now, told) = (self.now, self.told_last(member.id));
         let Role::Primary(primary) = &mut self.role else { return };
         match primary.progress.get_mut(&member.id) {
             Some(progress) if progress.member == member => progress.restart(told),
@@ -125,12 +124,20 @@ impl Replica {
         }
     }
 
-    /// A greeting says where the peer's log ends; that is of use as long as it is not known where the logs meet.
+    /// A greeting says where the peer's log ends. That is of use as long as it is not known where the logs meet; and where the peer has more than was
+    /// sent to it: a session can begin before the greeting has come, and then the logs meet at their beginning, but all the rest need not be sent.
     pub(super) fn meet_progress(&mut self, member: Member) {
+        let told = self.told_last(member.id);
         let Role::Primary(primary) = &self.role else { return };
-        if primary.progress.get(&member.id).is_none_or(|progress| progress.member != member || progress.probing) {
+        let knows = |progress: &Progress| progress.member == member && !progress.probing && told < progress.next;
+        if !primary.progress.get(&member.id).is_some_and(knows) {
             self.restart_progress(member);
         }
+    }
+
+    /// The end of the peer's log as it said last, if ours goes so far.
+    fn told_last(&self, id: ReplicaId) -> u64 {
+        self.peers.get(&id).map_or(0, |peer| peer.last.index).min(self.log.last().index)
     }
 
     pub(super) fn on_append_reply(

@@ -10,6 +10,8 @@ use chat_replica::protocol::*;
 const PATIENCE: u64 = 10_000_000;
 /// How many refusals rule 8 wants.
 const REFUSALS: u32 = 3;
+/// Bytes of a batch that is proposed as `large`: one fills a message that looks for the place where logs meet.
+const LARGE: usize = 60 << 10;
 
 impl World {
     /// Carries out one command. The error says why it cannot be, or which promise broke.
@@ -105,11 +107,13 @@ impl World {
         if batches.is_empty() {
             return Err("what? In quotation marks".into());
         }
+        // Spaces make them large; they are not printed.
+        let width = if args.get(1) == Some(&"large") { LARGE } else { 0 };
         for batch in batches {
             let process = self.process(id)?;
             let why = match process.replica.accepts() {
                 Ok(()) => {
-                    self.give(id, Input::Propose(bytes::Bytes::copy_from_slice(batch.as_bytes())))?;
+                    self.give(id, Input::Propose(format!("{batch:width$}").into()))?;
                     continue;
                 }
                 Err(NotAccepting::NotServing) => "it does not serve".to_string(),

@@ -42,7 +42,7 @@ impl Names {
 
     pub fn body(&self, entry: &Entry) -> String {
         match &entry.body {
-            Body::Commands(bytes) => format!("\"{}\"", String::from_utf8_lossy(bytes)),
+            Body::Commands(bytes) => format!("\"{}\"", String::from_utf8_lossy(bytes).trim_end()),
             Body::View(view) => format!("view {}", self.members(view)),
             Body::Founding { view, .. } => format!("founding {}", self.members(view)),
         }
