@@ -169,6 +169,26 @@ fn a_paused_primary_that_goes_on_answers_no_stale_read() {
 }
 
 #[test]
+fn leaders_that_fall_silent_one_after_the_other_are_replaced_as_soon_as_their_leases_are_over() {
+    for seed in 0..10 {
+        let mut world = cluster(3, 120 + seed);
+        for _ in 0..4 {
+            let old = primary(&world);
+            // SIGSTOP within a sync. When it goes on, another leads; and it takes its disk for as slow as it was itself.
+            world.hosts[old].stall = 10 * MS;
+            assert!(world.propose(old));
+            world.run_for(MS);
+            world.hosts[old].stall = 0;
+            world.pause(old, LEASE + 250 * MS);
+            until_new_primary(&mut world, old, LEASE + 200 * MS);
+            let well = world.run_until_so(SECOND, World::is_well);
+            assert!(well, "it is back\n{}\n{}", world.tail(100), world.describe());
+        }
+        ends_well(&mut world);
+    }
+}
+
+#[test]
 fn the_last_to_die_comes_back_first() {
     for (at, [first, second, last]) in ORDERS.into_iter().enumerate() {
         let mut world = cluster(3, 30 + at as u64);

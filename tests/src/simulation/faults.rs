@@ -80,9 +80,13 @@ impl World {
 
     /// SIGCONT: what was under way goes on, and what has arrived meanwhile is taken.
     pub(crate) fn resume(&mut self, host: usize, run: u64) {
+        let now = self.now;
         let Some(process) = self.running(host, run) else { return };
         if !std::mem::replace(&mut process.paused, false) {
             return;
+        }
+        if let Some(since) = process.slept_since.take() {
+            process.turned.synced = Some(process.clock.at(now).since(process.clock.at(since)));
         }
         let member = process.member;
         let held = std::mem::take(&mut process.service.held);

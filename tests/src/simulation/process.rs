@@ -71,6 +71,8 @@ pub struct Process {
     pub(crate) landed: bool,
     /// How long the sync of this turn takes, if there is one.
     pub(crate) sync_takes: u64,
+    /// When the sync began in which the process was paused: by its clock it lasts until the process goes on.
+    pub(crate) slept_since: Option<u64>,
     /// A thread beside the turns is writing.
     pub(crate) showing: bool,
     pub(crate) paused: bool,
@@ -103,6 +105,7 @@ impl Process {
             turned: Turned::default(),
             landed: false,
             sync_takes: 0,
+            slept_since: None,
             showing: false,
             paused: false,
             turn_due: false,

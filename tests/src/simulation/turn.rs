@@ -82,11 +82,14 @@ impl World {
 
     /// The kernel has written, whether the process is paused or not.
     pub(crate) fn synced(&mut self, host: usize, run: u64) {
+        let now = self.now;
         let Some(process) = self.running(host, run) else { return };
         process.busy = Busy::Acting;
         self.land(host);
         let Some(process) = self.running(host, run) else { return };
-        if !process.paused {
+        if process.paused {
+            process.slept_since = Some(now - process.sync_takes);
+        } else {
             self.act(host);
         }
     }

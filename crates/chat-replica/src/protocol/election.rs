@@ -4,7 +4,7 @@ use super::effects::Persist;
 use super::message::*;
 use super::primary::Primary;
 use super::quorum::quorum;
-use super::replica::{Replica, Role};
+use super::replica::{Leader, Replica, Role};
 use super::replication::Progress;
 use super::rules::Rule;
 use super::types::*;
@@ -47,7 +47,7 @@ fn candidacy(sync: Duration) -> Duration {
     CANDIDACY + (4 * sync).min(5 * CANDIDACY)
 }
 
-/// A vote that was given: its candidate is left in peace for a while.
+/// A vote that was given: its candidate is left in peace for a while, or until a primary is heard.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Voted {
     to: Member,
@@ -64,6 +64,13 @@ impl Replica {
         let quiet = self.now.since(leader.heard_at.max(self.resumed_at));
         let in_session = self.peers.get(&leader.member.id).is_some_and(|peer| peer.in_session(&leader.member));
         in_session && quiet <= self.config.suspect_after && !self.is_proven(&leader.member)
+    }
+
+    /// A primary of the promised epoch speaks. So whoever had our vote leads, or leads no more; and from now on it is this
+    /// primary's silence that counts, not what time a candidate may take: that is long where our disk, or a pause within a sync, was.
+    pub(super) fn hear_leader(&mut self, from: Member) {
+        self.leader = Some(Leader { member: from, heard_at: self.now });
+        self.voted = None;
     }
 
     /// Whether this disk may count at all: it belongs to a cluster, is whole, and is not leaving.

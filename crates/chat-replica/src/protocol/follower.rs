@@ -3,7 +3,7 @@
 use super::effects::{Event, Persist};
 use super::log::LogRead;
 use super::message::*;
-use super::replica::{Leader, Replica, Role};
+use super::replica::{Replica, Role};
 use super::rules::Rule;
 use super::types::*;
 
@@ -33,7 +33,7 @@ impl Replica {
             self.promise(epoch);
         }
         self.role = Role::Follower;
-        self.leader = Some(Leader { member: from, heard_at: self.now });
+        self.hear_leader(from);
         let chain = match self.join_at(&append, disk) {
             Join::Agree(chain) => chain,
             Join::Differ(hint) => {

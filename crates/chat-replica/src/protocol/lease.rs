@@ -3,7 +3,7 @@
 use super::effects::Event;
 use super::message::*;
 use super::peer::Peer;
-use super::replica::{Leader, Replica, Role};
+use super::replica::{Replica, Role};
 use super::rules::Rule;
 use super::types::*;
 use core::time::Duration;
@@ -54,7 +54,7 @@ impl Replica {
     pub(super) fn on_ping(&mut self, from: Member, ping: Ping) {
         self.see(ping.promised);
         if ping.primary && ping.promised == self.promised && ping.promised.replica == from.id {
-            self.leader = Some(Leader { member: from, heard_at: self.now });
+            self.hear_leader(from);
             self.commit_verified(ping.committed, self.verified);
         }
         let granted = self.grants(&from, &ping);

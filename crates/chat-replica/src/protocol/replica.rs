@@ -56,7 +56,7 @@ pub struct Replica {
     /// When this process last came back from a pause of its own: silence is not counted across it.
     pub(super) resumed_at: Time,
     pub(super) polling: Option<Polling>,
-    /// The last vote that we gave to another, until its candidate leads or had its time.
+    /// The last vote that we gave to another, until a primary is heard or we stand; it counts only until its candidate had its time.
     pub(super) voted: Option<Voted>,
     pub(super) next_poll: Time,
     pub(super) next_ping: Time,
