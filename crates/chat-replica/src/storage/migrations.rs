@@ -65,6 +65,12 @@ pub(crate) fn refuse_newer(connection: &Connection) -> Result<(), MigrationError
     }
 }
 
+/// As an earlier version left a file.
+#[cfg(test)]
+pub(super) fn migrate_to(connection: &mut Connection, version: usize) -> Result<(), MigrationError> {
+    migrate_by(connection, &STEPS[..version])
+}
+
 fn migrate_by(connection: &mut Connection, steps: &[Step]) -> Result<(), MigrationError> {
     if missing(connection, steps)?.is_empty() {
         return Ok(());

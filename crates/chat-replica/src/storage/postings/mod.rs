@@ -13,6 +13,8 @@ mod block;
 mod look;
 mod merge;
 mod runs;
+#[cfg(test)]
+mod tests;
 
 #[cfg(test)]
 pub(super) use look::BELOW;
@@ -29,7 +31,7 @@ pub(crate) const POSTINGS_SCHEMA: &str = "
 CREATE TABLE runs (
     -- The lowest id of a message in it.
     first INTEGER NOT NULL,
-    number INTEGER NOT NULL UNIQUE,
+    number INTEGER NOT NULL,
     -- How many messages it has, about: where some were discarded it can have fewer.
     messages INTEGER NOT NULL,
     -- The run that it is being merged into.

@@ -1,0 +1,182 @@
+//! Both indexes against a model, through many merges.
+
+use super::*;
+use crate::storage::migrations;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+/// A small generator, so that a failure comes again: splitmix64.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end
+    }
+}
+
+/// Every message there is, in both orders.
+#[derive(Default)]
+struct Model {
+    all: [BTreeSet<Posting>; 2],
+    last_id: u64,
+    last_seq: std::collections::HashMap<u64, u64>,
+}
+
+impl Model {
+    fn batch(&mut self, messages: u64, accounts: u64, numbers: &mut Numbers) -> Vec<Place> {
+        let mut batch = Vec::new();
+        for _ in 0..messages {
+            let (from, to) = (1 + numbers.below(accounts), 1 + numbers.below(accounts));
+            self.last_id += 1;
+            let seq = self.last_seq.entry(to).or_default();
+            *seq += 1;
+            let place = Place { id: self.last_id, seq: *seq, from, to };
+            for (all, index) in self.all.iter_mut().zip(Index::BOTH) {
+                all.insert(place.posting(index));
+            }
+            batch.push(place);
+        }
+        batch
+    }
+
+    fn mailbox_after(&self, account: u64, seq: u64, limit: usize) -> Vec<u64> {
+        let all = self.all[0].range([account, seq + 1, 0]..[account + 1, 0, 0]);
+        all.map(|[_, _, id]| *id).take(limit).collect()
+    }
+
+    fn conversation_back(&self, [low, high]: [u64; 2], before: u64, limit: usize) -> Vec<u64> {
+        self.all[1].range([low, high, 0]..[low, high, before]).rev().map(|[_, _, id]| *id).take(limit).collect()
+    }
+
+    /// Asks for some of both.
+    fn compare(&self, connection: &Connection, accounts: u64, numbers: &mut Numbers) {
+        let postings = Postings::new(connection);
+        for _ in 0..200 {
+            let (account, other) = (1 + numbers.below(accounts), 1 + numbers.below(accounts));
+            let limit = 1 + numbers.below(60) as usize;
+            let last = self.last_seq.get(&account).copied().unwrap_or_default();
+            let seq = numbers.below(last + 2);
+            let found = postings.mailbox_after(account, seq, limit).expect("read");
+            assert_eq!(found, self.mailbox_after(account, seq, limit), "mailbox {account} after {seq}");
+            let pair = [account.min(other), account.max(other)];
+            let before = [u64::MAX, 1 + numbers.below(self.last_id + 1)][numbers.below(2) as usize];
+            let mut found = Vec::new();
+            let visit = |id| {
+                found.push(id);
+                Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            };
+            postings.conversation_back(pair, before, visit).expect("read");
+            assert_eq!(found, self.conversation_back(pair, before, limit), "conversation {pair:?} before {before}");
+        }
+    }
+}
+
+/// All postings of all runs.
+fn everything(connection: &Connection, index: Index) -> Vec<Posting> {
+    let postings = Postings::new(connection);
+    let mut all = Vec::new();
+    for run in postings.runs().expect("read") {
+        let blocks = postings.blocks(index, run.number, [0; 3], [u64::MAX; 3]).expect("read");
+        all.extend(blocks.into_iter().flat_map(|(_, block)| block));
+    }
+    all.sort_unstable();
+    all
+}
+
+fn new() -> Connection {
+    let mut connection = Connection::open_in_memory().expect("a database");
+    migrations::migrate(&mut connection).expect("made");
+    connection
+}
+
+fn compared(accounts: u64, batches: u64, largest: u64, seed: u64) -> (Connection, Model) {
+    println!("seed {seed}");
+    let (connection, mut model, mut numbers) = (new(), Model::default(), Numbers(seed));
+    for batch in 0..batches {
+        let messages = 1 + numbers.below(if batch % 5 == 0 { largest } else { 20 });
+        let places = model.batch(messages, accounts, &mut numbers);
+        Postings::new(&connection).add(&places).expect("added");
+        if batch % 40 == 39 {
+            model.compare(&connection, accounts, &mut numbers);
+        }
+    }
+    for (index, all) in Index::BOTH.into_iter().zip(&model.all) {
+        assert!(everything(&connection, index).iter().eq(all), "{index:?} has each message once");
+    }
+    let runs = Postings::new(&connection).runs().expect("read").len();
+    assert!(runs < 30, "{runs} runs after {batches} batches");
+    (connection, model)
+}
+
+#[test]
+fn few_accounts_find_what_they_sent() {
+    compared(4, 400, 1500, 11);
+}
+
+#[test]
+fn many_accounts_find_what_they_sent() {
+    compared(100_000, 400, 3000, 12);
+}
+
+#[test]
+fn what_is_merged_in_slices_is_found_meanwhile() {
+    let (connection, mut model, mut numbers) = (new(), Model::default(), Numbers(13));
+    let postings = Postings::new(&connection);
+    let mut meanwhile = 0;
+    for _ in 0..90 {
+        postings.add(&model.batch(5000, 300, &mut numbers)).expect("added");
+        let merging = postings.runs().expect("read").iter().any(|run| run.target.is_some());
+        meanwhile += u32::from(merging);
+        if merging {
+            model.compare(&connection, 300, &mut numbers);
+        }
+    }
+    assert!(meanwhile > 2, "a merge that took several batches was looked at {meanwhile} times");
+    for (index, all) in Index::BOTH.into_iter().zip(&model.all) {
+        assert!(everything(&connection, index).iter().eq(all), "{index:?} has each message once");
+    }
+}
+
+#[test]
+fn what_is_discarded_is_in_neither_index() {
+    let (connection, mut model) = compared(9, 60, 900, 14);
+    let last = model.last_seq[&3];
+    let (seq, ids) = (last / 2, model.mailbox_after(3, last / 2, usize::MAX));
+    Postings::new(&connection).discard_after(3, seq, &(1..=9).collect(), &ids).expect("discarded");
+    for all in &mut model.all {
+        all.retain(|posting| ids.binary_search(&posting[2]).is_err());
+    }
+    for (index, all) in Index::BOTH.into_iter().zip(&model.all) {
+        assert!(everything(&connection, index).iter().eq(all), "{index:?}");
+    }
+}
+
+/// A database of version 5, as the version before this one left it.
+#[test]
+fn messages_of_an_earlier_version_are_found() {
+    let mut connection = Connection::open_in_memory().expect("a database");
+    migrations::migrate_to(&mut connection, 5).expect("made");
+    let (mut model, mut numbers) = (Model::default(), Numbers(15));
+    let insert = "INSERT INTO messages (id, recipient, seq, sender, sent_at, text) VALUES (?1, ?2, ?3, ?4, 0, 'x')";
+    for Place { id, seq, from, to } in model.batch(5000, 40, &mut numbers) {
+        connection.execute(insert, [id, to, seq, from].map(int)).expect("inserted");
+    }
+    migrations::migrate(&mut connection).expect("brought up to date");
+    model.compare(&connection, 40, &mut numbers);
+    Postings::new(&connection).add(&model.batch(100, 40, &mut numbers)).expect("added");
+    model.compare(&connection, 40, &mut numbers);
+    let indexes = "SELECT count(*) FROM sqlite_schema WHERE tbl_name = 'messages' AND type = 'index'";
+    let left: i64 = connection.query_row(indexes, [], |row| row.get(0)).expect("counted");
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_database_without_messages_is_brought_up_to_date() {
+    let mut connection = Connection::open_in_memory().expect("a database");
+    migrations::migrate_to(&mut connection, 5).expect("made");
+    migrations::migrate(&mut connection).expect("brought up to date");
+    assert_eq!(Postings::new(&connection).runs().expect("read"), []);
+}
