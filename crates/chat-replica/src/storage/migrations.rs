@@ -77,7 +77,11 @@ fn migrate_by(connection: &mut Connection, steps: &[Step]) -> Result<(), Migrati
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Looked at again: another process can have done it while this one waited for the lock.
-    for step in missing(&transaction, steps)? {
+    let missing = missing(&transaction, steps)?;
+    if missing.len() < steps.len() {
+        tracing::warn!("the database is of an earlier version, and is brought up to date: a large one takes some time");
+    }
+    for step in missing {
         step.take(&transaction)?;
     }
     transaction.pragma_update(None, "user_version", steps.len() as i64)?;

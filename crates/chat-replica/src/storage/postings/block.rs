@@ -1,7 +1,6 @@
 //! Many postings in one row: the first as the row's key, each other one as its distance from the one before it.
 
 use super::Posting;
-use prost::encoding::{decode_varint, encode_varint};
 use rusqlite::Error;
 use rusqlite::types::Type;
 
@@ -33,20 +32,28 @@ pub(super) fn encode<E>(
             block.first = posting;
             block.rest.clear();
         } else {
-            follow(before, posting, &mut block.rest);
+            block.rest =
+                postcard::to_extend(&step(before, posting), block.rest).expect("numbers can be written to memory");
         }
         before = posting;
     }
     write(&block)
 }
 
-/// The second number counts from the one before where the first stays. The third goes up and down.
-fn follow(before: Posting, [x, y, z]: Posting, to: &mut Vec<u8>) {
-    let steps = x - before[0];
-    encode_varint(steps, to);
-    encode_varint(if steps == 0 { y - before[1] } else { y }, to);
-    let step = z.wrapping_sub(before[2]).cast_signed();
-    encode_varint(((step << 1) ^ (step >> 63)).cast_unsigned(), to);
+/// What follows a posting, as small numbers: how far the first is from the one before, the second as it is or, where the first stays, how far it is
+/// too, and the third, which goes up and down.
+type Step = (u64, u64, i64);
+
+fn step(before: Posting, [x, y, z]: Posting) -> Step {
+    let further = x - before[0];
+    (further, if further == 0 { y - before[1] } else { y }, z.wrapping_sub(before[2]).cast_signed())
+}
+
+fn taken(before: Posting, (further, y, z): Step) -> Option<Posting> {
+    let x = before[0].checked_add(further)?;
+    let y = if further == 0 { before[1].checked_add(y)? } else { y };
+    let posting = [x, y, before[2].wrapping_add(z.cast_unsigned())];
+    (posting > before).then_some(posting)
 }
 
 /// Adds the postings of a block to `to`.
@@ -57,18 +64,10 @@ pub(super) fn decode(first: Posting, mut rest: &[u8], to: &mut Vec<Posting>) -> 
     let mut before = first;
     to.push(first);
     while !rest.is_empty() {
-        let mut next = || decode_varint(&mut rest).map_err(|error| damaged(Box::new(error)));
-        let (steps, y, step) = (next()?, next()?, next()?);
-        let x = before[0].checked_add(steps);
-        let y = if steps == 0 { before[1].checked_add(y) } else { Some(y) };
-        let z = before[2].wrapping_add((step >> 1) ^ (step & 1).wrapping_neg());
-        let (Some(x), Some(y)) = (x, y) else { return Err(damaged("a number that is too large".into())) };
-        let posting = [x, y, z];
-        if posting <= before {
-            return Err(damaged("postings that do not ascend".into()));
-        }
-        to.push(posting);
-        before = posting;
+        let (step, left) = postcard::take_from_bytes(rest).map_err(|error| damaged(Box::new(error)))?;
+        before = taken(before, step).ok_or_else(|| damaged("postings that do not ascend".into()))?;
+        to.push(before);
+        rest = left;
     }
     Ok(())
 }
