@@ -19,9 +19,15 @@ impl MessageText {
     /// Takes a text; [`Rejection::TextEmpty`] or [`Rejection::TextTooLarge`].
     pub fn new(text: impl Into<Arc<str>>) -> Result<Self, Rejection> {
         let text = text.into();
+        Self::check(&text)?;
+        Ok(MessageText(text))
+    }
+
+    /// Whether [`new`](Self::new) takes this text, without taking it.
+    pub fn check(text: &str) -> Result<(), Rejection> {
         match text.len() {
             0 => Err(Rejection::TextEmpty),
-            1..=Self::MAX_BYTES => Ok(MessageText(text)),
+            1..=Self::MAX_BYTES => Ok(()),
             bytes => Err(Rejection::TextTooLarge { bytes: bytes as u64 }),
         }
     }

@@ -2,16 +2,19 @@
 //! ([`v1::chat_service_client`]), what operators ask ([`v1::admin_service_client`]), and what replicas say to each
 //! other ([`v1::replica_service_client`]). The comments in those files are the reference.
 //!
-//! Beside the generated code there is only how two things travel: an error's typed detail in a gRPC status ([`to_status`],
-//! [`from_status`]), and the cluster's secret in a request's metadata ([`ClusterSecret`]).
+//! Beside the generated code there is only how three things travel: an error's typed detail in a gRPC status ([`to_status`],
+//! [`from_status`]), the cluster's secret in a request's metadata ([`ClusterSecret`]), and a page of messages ([`HistoryPage`]).
 
+pub mod page;
 mod secret;
 
+pub use page::HistoryPage;
 pub use secret::ClusterSecret;
 
 /// Package `chat.v1`.
 pub mod v1 {
     tonic::include_proto!("chat.v1");
+    include!(concat!(env!("OUT_DIR"), "/services/chat.v1.rs"));
 }
 
 use prost::Message as _;

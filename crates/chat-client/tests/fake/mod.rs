@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use chat_proto::HistoryPage;
 use chat_proto::v1::{
     self,
     admin_service_server::{AdminService, AdminServiceServer},
@@ -446,14 +447,14 @@ impl ChatService for Service {
         Ok(Response::new(v1::AcknowledgeResponse { marks: Some(v1::Marks { read: 0, delivered, last: delivered }) }))
     }
 
-    async fn history(&self, request: Request<v1::HistoryRequest>) -> Result<Response<v1::HistoryResponse>, Status> {
+    async fn history(&self, request: Request<v1::HistoryRequest>) -> Result<Response<HistoryPage>, Status> {
         self.lead().await?;
         let request = request.into_inner();
         let messages = self.state.log.lock().unwrap().messages.clone();
         let older: Vec<_> = messages.into_iter().filter(|m| request.before.is_none_or(|id| m.id < id)).collect();
         let start = older.len().saturating_sub(request.limit as usize);
         let response = v1::HistoryResponse { messages: older[start..].to_vec(), more: start > 0, applied_index: 0 };
-        Ok(Response::new(response))
+        Ok(Response::new(response.into()))
     }
 
     async fn delete_account(

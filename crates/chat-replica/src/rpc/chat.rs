@@ -3,6 +3,7 @@
 use super::context::RpcContext;
 use super::errors::Fault;
 use super::{accounts, convert, inbox, listings, send_stream, sending};
+use chat_proto::HistoryPage;
 use chat_proto::v1::{self, chat_service_server::ChatService};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -83,7 +84,7 @@ impl ChatService for ChatRpc {
         answer(sending::acknowledge(&self.context, request).await)
     }
 
-    async fn history(&self, request: Request<v1::HistoryRequest>) -> Answer<v1::HistoryResponse> {
+    async fn history(&self, request: Request<v1::HistoryRequest>) -> Answer<HistoryPage> {
         answer(listings::history(&self.context, request).await)
     }
 

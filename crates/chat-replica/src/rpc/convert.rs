@@ -2,8 +2,12 @@
 
 use crate::clock;
 use crate::protocol::Epoch;
-use chat_core::{Account, Command, Marks, Message, MessageText, Outcome, Rejection, RequestKey, TokenHash, Username};
-use chat_proto::v1;
+use crate::storage::Found;
+use bytes::{Bytes, BytesMut};
+use chat_core::{
+    Account, AccountId, Command, Marks, Message, MessageText, Outcome, Rejection, RequestKey, TokenHash, Username,
+};
+use chat_proto::{page, v1};
 
 /// The key of a change.
 pub(super) fn key(bytes: &[u8]) -> Result<RequestKey, Rejection> {
@@ -68,10 +72,46 @@ pub(super) fn message(message: &Message) -> v1::Message {
     }
 }
 
+/// Room for a page of short messages.
+const PAGE_BYTES: usize = 16 * 1024;
+
+/// Encodes the messages of one conversation as they are read. Each is written over the one before in the same direction, so the names of both ends are
+/// copied once, and for the encoded messages memory is taken once.
+pub(super) struct Page {
+    /// Who sends `there`.
+    me: AccountId,
+    there: v1::Message,
+    back: v1::Message,
+    encoded: BytesMut,
+}
+
+impl Page {
+    /// None yet.
+    pub fn new(me: &Account, other: &Account) -> Page {
+        let (there, back) = (between(me, other), between(other, me));
+        Page { me: me.id, there, back, encoded: BytesMut::with_capacity(PAGE_BYTES) }
+    }
+
+    /// One more.
+    pub fn encode(&mut self, found: &Found<'_>) -> Bytes {
+        let message = if found.from.id == self.me { &mut self.there } else { &mut self.back };
+        (message.id, message.seq, message.sent_at_ms) = (found.id, found.seq, found.sent_at.0);
+        message.text.clear();
+        message.text.push_str(found.text);
+        page::encode(message, &mut self.encoded)
+    }
+}
+
+fn between(from: &Account, to: &Account) -> v1::Message {
+    let [from_name, to_name] = [from, to].map(|end| end.name.as_str().to_owned());
+    v1::Message { from: from_name, to: to_name, sender_deleted: from.deleted, ..v1::Message::default() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chat_core::{AccountId, MessageId, Party, Provenance, Timestamp};
+    use chat_core::{DisplayName, MessageId, Party, Provenance, Timestamp};
+    use prost::Message as _;
 
     fn request() -> v1::SendRequest {
         v1::SendRequest { key: vec![5; 16].into(), to: "Ann".into(), text: "hello".into() }
@@ -110,6 +150,35 @@ mod tests {
         };
         assert_eq!(sent(&outcome, 3), Some(expected));
         assert_eq!(sent(&Outcome::SessionClosed, 3), None);
+    }
+
+    #[test]
+    fn a_message_of_a_page_has_nothing_of_the_one_before() {
+        let account = |id, name, deleted| Account {
+            id: AccountId(id),
+            name: Username::parse(name).unwrap(),
+            display_name: DisplayName::parse(name).unwrap(),
+            created_at: Timestamp(0),
+            deleted,
+        };
+        let (ann, ben) = (account(1, "ann", false), account(2, "ben", true));
+        let mut page = Page::new(&ann, &ben);
+        let ends = [(&ann, &ben, "a long one"), (&ben, &ann, "hello"), (&ann, &ben, "b"), (&ben, &ann, "hi")];
+        for (id, (from, to, text)) in (7..).zip(ends) {
+            let found = Found { id, seq: 2 * id, from, to, text, sent_at: Timestamp(11) };
+            let read = v1::Message::decode(page.encode(&found)).unwrap();
+            assert_eq!(read, message(&found.message().unwrap()));
+        }
+        let oneself = Page::new(&ann, &ann).encode(&Found {
+            id: 1,
+            seq: 1,
+            from: &ann,
+            to: &ann,
+            text: "x",
+            sent_at: Timestamp(1),
+        });
+        let oneself = v1::Message::decode(oneself).unwrap();
+        assert_eq!((oneself.from.as_str(), oneself.to.as_str()), ("ann", "ann"));
     }
 
     #[test]

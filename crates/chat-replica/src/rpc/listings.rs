@@ -1,13 +1,15 @@
 //! Who one is, who else there is, and what was said.
 
 use super::context::{Looked, RpcContext, Seen, found, valid_session};
+use super::convert::Page;
 use super::errors::Fault;
 use super::{auth, convert};
 use crate::storage::state::SqliteState;
 use crate::subscribers::size;
+use bytes::Bytes;
 use chat_core::store::page_limit;
-use chat_core::{AccountId, Lookup as _, Message, MessageId, Pattern, Read as _, Rejection, Username};
-use chat_proto::v1;
+use chat_core::{Account, AccountId, Lookup as _, Message, MessageId, Pattern, Read as _, Rejection, Username};
+use chat_proto::{HistoryPage, v1};
 use tonic::Request;
 
 /// How many bytes of messages are in one answer, about: clients take 4 MiB.
@@ -49,10 +51,7 @@ pub(super) async fn list_accounts(
     Ok(v1::ListAccountsResponse { accounts, more, applied_index: applied })
 }
 
-pub(super) async fn history(
-    context: &RpcContext,
-    request: Request<v1::HistoryRequest>,
-) -> Result<v1::HistoryResponse, Fault> {
+pub(super) async fn history(context: &RpcContext, request: Request<v1::HistoryRequest>) -> Result<HistoryPage, Fault> {
     let token = auth::bearer(request.metadata())?;
     let v1::HistoryRequest { with, before, limit, min_index } = request.into_inner();
     let (with, limit) = (Username::parse(&with)?, page_limit(limit)?);
@@ -62,28 +61,30 @@ pub(super) async fn history(
         let Some(other) = state.account_by_name(&with)? else {
             return Ok(Err(Rejection::NoSuchAccount { name: with.clone() }));
         };
-        conversation(state, (me, other.id), before.map(MessageId), limit).map(Ok)
+        let me = found!(state.account(me)?.ok_or(Rejection::SessionInvalid));
+        conversation(state, (&me, &other), before.map(MessageId), limit).map(Ok)
     });
     let Seen { value: (messages, more), applied } = look.await?;
-    let messages = messages.iter().map(convert::message).collect();
-    Ok(v1::HistoryResponse { messages, more, applied_index: applied })
+    Ok(HistoryPage { messages, more, applied_index: applied })
 }
 
-/// The newest messages before one, by ascending id, as many as are asked for and fit; and whether there are older ones.
+/// The newest messages before one, encoded, by ascending id, as many as are asked for and fit; and whether there are older ones.
 fn conversation(
     state: &SqliteState<'_>,
-    (me, other): (AccountId, AccountId),
+    (me, other): (&Account, &Account),
     before: Option<MessageId>,
     limit: usize,
-) -> rusqlite::Result<(Vec<Message>, bool)> {
+) -> rusqlite::Result<(Vec<Bytes>, bool)> {
+    let mut page = Page::new(me, other);
     let (mut newest_first, mut bytes, mut more) = (Vec::new(), 0, false);
-    state.conversation_back(me, other, before, limit + 1, |message| {
+    state.conversation_back((me, other), before, limit + 1, |found| {
         more = newest_first.len() == limit || bytes >= ANSWER_BYTES;
         if !more {
-            bytes += size(&message);
+            let message = page.encode(&found);
+            bytes += message.len();
             newest_first.push(message);
         }
-        !more
+        Ok(!more)
     })?;
     newest_first.reverse();
     Ok((newest_first, more))

@@ -56,5 +56,6 @@ mod write_back;
 
 pub use directory::{DataDirectory, DirectoryError};
 pub use disk::{DiskError, SqliteDisk};
+pub(crate) use messages::Found;
 pub use readers::{Readers, look};
 pub(crate) use recovery::random;

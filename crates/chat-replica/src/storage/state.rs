@@ -244,10 +244,11 @@ impl Read for SqliteState<'_> {
         before: Option<MessageId>,
         limit: usize,
     ) -> Result<Vec<Message>> {
+        let (Some(a), Some(b)) = (self.account(a)?, self.account(b)?) else { return Ok(Vec::new()) };
         let mut newest = Vec::new();
-        self.conversation_back(a, b, before, limit, |message| {
-            newest.push(message);
-            true
+        self.conversation_back((&a, &b), before, limit, |found| {
+            newest.push(found.message()?);
+            Ok(true)
         })?;
         newest.reverse();
         Ok(newest)
@@ -395,7 +396,25 @@ where
     parse(text).map_err(|error| corrupt(column, Type::Text, error))
 }
 
-fn corrupt(column: usize, kind: Type, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+/// The same, where it lies.
+pub(super) fn valid<'r, E>(
+    row: &'r rusqlite::Row<'_>,
+    column: usize,
+    check: impl FnOnce(&str) -> Result<(), E>,
+) -> Result<&'r str>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let text = row.get_ref(column)?.as_str().map_err(|error| corrupt(column, Type::Text, error))?;
+    check(text).map_err(|error| corrupt(column, Type::Text, error))?;
+    Ok(text)
+}
+
+pub(super) fn corrupt(
+    column: usize,
+    kind: Type,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
 }
 
