@@ -45,8 +45,8 @@ impl Found<'_> {
     }
 }
 
-/// Messages by their ids, in the order in which these are given: one run of a statement costs less than one for each of them. Both ends of a
-/// conversation are looked up once, not with each row.
+/// Messages by their ids, in the order in which these are given (a test holds SQLite to that): one run of a statement costs less than one for each
+/// of them. Both ends of a conversation are looked up once, not with each row.
 fn of_conversation() -> &'static str {
     static SQL: LazyLock<String> = LazyLock::new(|| {
         let ids = Vec::from_iter((1..=TOGETHER).map(|at| format!("(?{at})"))).join(", ");
@@ -140,4 +140,81 @@ fn message(row: &Row<'_>) -> Result<Message> {
         sent_at: Timestamp(row.get(7)?),
         sender_deleted: row.get(8)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::migrations::migrate;
+    use chat_core::DisplayName;
+    use rusqlite::Connection;
+    use std::sync::Arc;
+
+    fn account(id: u64) -> Account {
+        let name = Username::parse(&format!("user{id}")).unwrap();
+        let display_name = DisplayName::of(&name);
+        Account { id: AccountId(id), name, display_name, created_at: Timestamp(0), deleted: id == 2 }
+    }
+
+    /// 300 messages; every third is between 1 and 2, to each of them in turn.
+    fn messages() -> Vec<Arc<Message>> {
+        let ends = |id: u64| match id % 6 {
+            0 => (1, 2),
+            3 => (2, 1),
+            _ => (1, 3),
+        };
+        let message = |id: u64| {
+            let ((from, to), text) = (ends(id), "so ".repeat(1 + id as usize % 90));
+            Arc::new(Message {
+                id: MessageId(id),
+                seq: id,
+                from: party(&account(from)),
+                to: party(&account(to)),
+                text: MessageText::new(text).unwrap(),
+                sent_at: Timestamp(id as i64),
+                sender_deleted: from == 2,
+            })
+        };
+        (1..=300).map(message).collect()
+    }
+
+    #[test]
+    fn a_conversation_is_read_backwards_as_far_as_is_wanted() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection).unwrap();
+        let mut state = SqliteState::new(&connection);
+        let all = messages();
+        all.chunks(70).for_each(|batch| state.insert_messages(batch).unwrap());
+        // One that is not there any more, as if it had never been.
+        connection.execute("DELETE FROM messages WHERE id = 270", []).unwrap();
+        let (one, two) = (account(1), account(2));
+        let sizes = [0, 1, TOGETHER - 1, TOGETHER, TOGETHER + 1, 2 * TOGETHER, 2 * TOGETHER + 1, 99, 100, 1000];
+        for (before, limit) in
+            [None, Some(290), Some(271), Some(3), Some(1)].into_iter().flat_map(|b| sizes.map(|l| (b, l)))
+        {
+            for most in sizes {
+                let mut seen = Vec::new();
+                let visit = |found: Found<'_>| {
+                    seen.push(found.message()?);
+                    Ok(seen.len() < most)
+                };
+                state.conversation_back((&two, &one), before.map(MessageId), limit, visit).unwrap();
+                let wanted = all.iter().rev().filter(|message| message.id.0 % 3 == 0 && message.id.0 != 270);
+                let wanted = wanted.filter(|message| before.is_none_or(|before| message.id.0 < before));
+                let wanted: Vec<_> = wanted.take(limit.min(most.max(1))).map(|message| (**message).clone()).collect();
+                assert_eq!(seen, wanted, "before {before:?}, at most {limit}, or {most}");
+            }
+        }
+    }
+
+    #[test]
+    fn messages_are_found_one_after_the_other_by_their_ids() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection).unwrap();
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", of_conversation())).unwrap();
+        let parameters = params_from_iter(vec![1; TOGETHER]);
+        let plan = statement.query_map(parameters, |row| row.get::<_, String>(3)).unwrap();
+        let plan: Vec<_> = plan.map(Result::unwrap).collect();
+        assert_eq!(plan[plan.len() - 2..], ["SCAN wanted", "SEARCH m USING INTEGER PRIMARY KEY (rowid=?)"], "{plan:?}");
+    }
 }
