@@ -15,7 +15,6 @@ use chat_core::{
 };
 use rusqlite::types::Type;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Result};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// How many different statements there are here, rounded up: for
@@ -327,10 +326,13 @@ impl Store for SqliteState<'_> {
 
     fn discard_after(&mut self, account: AccountId, seq: u64) -> Result<()> {
         let ids = self.postings().mailbox_after(account.0, seq, usize::MAX)?;
-        let mut statement = self.prepare("DELETE FROM messages WHERE id = ?1 RETURNING sender")?;
-        let senders = ids.iter().map(|id| statement.query_row([int(*id)], |row| number(row, 0)));
-        let senders: BTreeSet<u64> = senders.collect::<Result<_>>()?;
-        self.postings().discard_after(account.0, seq, &senders, &ids)
+        let mut statement = self.prepare("DELETE FROM messages WHERE id = ?1 RETURNING seq, sender")?;
+        let places = ids.into_iter().map(|id| {
+            let place =
+                |row: &rusqlite::Row<'_>| Ok(Place { id, seq: number(row, 0)?, from: number(row, 1)?, to: account.0 });
+            statement.query_row([int(id)], place)
+        });
+        self.postings().discard(&places.collect::<Result<Vec<_>>>()?)
     }
 
     fn insert_request(&mut self, key: &RequestKey, scope: Scope, record: &RequestRecord) -> Result<()> {

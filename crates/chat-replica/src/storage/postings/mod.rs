@@ -24,7 +24,6 @@ use super::state::int;
 use block::Block;
 use runs::Run;
 use rusqlite::{Connection, Result, Row, params};
-use std::collections::BTreeSet;
 
 /// Version 6 of the tables.
 pub(crate) const POSTINGS_SCHEMA: &str = "
@@ -165,50 +164,50 @@ impl<'c> Postings<'c> {
         self.merge(places.len())
     }
 
-    /// Removes the messages of a mailbox above `seq`, which are `ids`, ascending, and from `senders`.
+    /// Removes messages. Each is in one run, so about one block is looked at for each, however many people sent them.
     ///
     /// # Errors
     /// SQLite's own.
-    pub(super) fn discard_after(self, account: u64, seq: u64, senders: &BTreeSet<u64>, ids: &[u64]) -> Result<()> {
-        let is_gone = |posting: &Posting| ids.binary_search(&posting[2]).is_ok();
-        let from = [account, seq.saturating_add(1), 0];
-        self.remove(Index::Mailboxes, from, [account, u64::MAX, u64::MAX], is_gone)?;
-        let Some(first) = ids.first() else { return Ok(()) };
-        senders.iter().try_for_each(|sender| {
-            let (low, high) = (account.min(*sender), account.max(*sender));
-            self.remove(Index::Conversations, [low, high, *first], [low, high, u64::MAX], is_gone)
-        })
-    }
-
-    fn remove(self, index: Index, from: Posting, to: Posting, is_gone: impl Fn(&Posting) -> bool) -> Result<()> {
-        for run in self.runs()? {
-            let begin = self.floor(index, run.number, from)?;
-            for (first, mut postings) in self.blocks(index, run.number, begin, to)? {
-                let before = postings.len();
-                postings.retain(|posting| !is_gone(posting));
-                if postings.len() < before {
-                    self.delete(index, run.number, first)?;
-                    self.write(index, run.number, postings)?;
-                }
+    pub(super) fn discard(self, places: &[Place]) -> Result<()> {
+        let runs = self.runs()?;
+        for index in Index::BOTH {
+            let mut gone: Vec<_> = places.iter().map(|place| place.posting(index)).collect();
+            gone.sort_unstable();
+            for run in &runs {
+                gone = self.remove(index, run, &gone)?;
             }
         }
         Ok(())
     }
 
-    /// The blocks that begin between two postings, each with its first posting.
-    fn blocks(self, index: Index, run: u64, from: Posting, to: Posting) -> Result<Vec<(Posting, Vec<Posting>)>> {
-        let mut statement = self.connection.prepare_cached(index.forwards())?;
-        let mut rows = statement.query(key(run, from))?;
-        let mut blocks = Vec::new();
-        while let Some(row) = rows.next()? {
-            let mut postings = Vec::new();
-            let first = read(row, &mut postings)?;
-            if first > to {
-                break;
-            }
-            blocks.push((first, postings));
+    /// Removes postings, which ascend, from a run, and returns those that it does not have.
+    fn remove(self, index: Index, run: &Run, mut gone: &[Posting]) -> Result<Vec<Posting>> {
+        let mut elsewhere = Vec::new();
+        while let Some((posting, others)) = gone.split_first() {
+            let has_it = |(_, block): &(Posting, Vec<Posting>)| block.binary_search(posting).is_ok();
+            let found = if posting[2] < run.first { None } else { self.block(index, run.number, *posting)? };
+            let Some((first, mut block)) = found.filter(has_it) else {
+                elsewhere.push(*posting);
+                gone = others;
+                continue;
+            };
+            let (here, behind) = gone.split_at(gone.partition_point(|posting| Some(posting) <= block.last()));
+            elsewhere.extend(here.iter().filter(|posting| block.binary_search(posting).is_err()));
+            block.retain(|posting| here.binary_search(posting).is_err());
+            self.delete(index, run.number, first)?;
+            self.write(index, run.number, block)?;
+            gone = behind;
         }
-        Ok(blocks)
+        Ok(elsewhere)
+    }
+
+    /// The block that has a posting, if one has, and where it begins.
+    fn block(self, index: Index, run: u64, posting: Posting) -> Result<Option<(Posting, Vec<Posting>)>> {
+        let mut statement = self.connection.prepare_cached(index.backwards())?;
+        let mut rows = statement.query(key(run, posting))?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let mut block = Vec::new();
+        Ok(Some((read(row, &mut block)?, block)))
     }
 
     fn write(self, index: Index, run: u64, postings: impl IntoIterator<Item = Posting>) -> Result<()> {

@@ -79,8 +79,11 @@ fn everything(connection: &Connection, index: Index) -> Vec<Posting> {
     let postings = Postings::new(connection);
     let mut all = Vec::new();
     for run in postings.runs().expect("read") {
-        let blocks = postings.blocks(index, run.number, [0; 3], [u64::MAX; 3]).expect("read");
-        all.extend(blocks.into_iter().flat_map(|(_, block)| block));
+        let mut statement = connection.prepare(index.forwards()).expect("compiled");
+        let mut rows = statement.query(key(run.number, [0; 3])).expect("read");
+        while let Some(row) = rows.next().expect("read") {
+            read(row, &mut all).expect("read");
+        }
     }
     all.sort_unstable();
     all
@@ -140,18 +143,73 @@ fn what_is_merged_in_slices_is_found_meanwhile() {
     }
 }
 
+/// The messages of a mailbox above `seq`, as many as there are.
+fn above(model: &Model, account: u64, seq: u64) -> Vec<Place> {
+    let ids = BTreeSet::from_iter(model.mailbox_after(account, seq, usize::MAX));
+    let theirs = model.all[1].iter().filter(|[.., id]| ids.contains(id));
+    let from = |[low, high, id]: &Posting| (*id, if *low == account { *high } else { *low });
+    let from: std::collections::HashMap<u64, u64> = theirs.map(from).collect();
+    (seq + 1..).zip(ids).map(|(seq, id)| Place { id, seq, from: from[&id], to: account }).collect()
+}
+
 #[test]
 fn what_is_discarded_is_in_neither_index() {
     let (connection, mut model) = compared(9, 60, 900, 14);
-    let last = model.last_seq[&3];
-    let (seq, ids) = (last / 2, model.mailbox_after(3, last / 2, usize::MAX));
-    Postings::new(&connection).discard_after(3, seq, &(1..=9).collect(), &ids).expect("discarded");
-    for all in &mut model.all {
-        all.retain(|posting| ids.binary_search(&posting[2]).is_err());
+    let mut numbers = Numbers(16);
+    let postings = Postings::new(&connection);
+    // All of one, half or most of others, and of one nothing; all but the first while runs are being merged.
+    for (account, kept) in [(3, 0), (5, model.last_seq[&5] / 2), (7, model.last_seq[&7]), (8, 10), (9, 5)] {
+        let gone = above(&model, account, kept);
+        postings.discard(&gone).expect("discarded");
+        for place in gone {
+            for (all, index) in model.all.iter_mut().zip(Index::BOTH) {
+                assert!(all.remove(&place.posting(index)));
+            }
+        }
+        model.last_seq.insert(account, kept);
+        for (index, all) in Index::BOTH.into_iter().zip(&model.all) {
+            assert!(everything(&connection, index).iter().eq(all), "{index:?}");
+        }
+        model.compare(&connection, 9, &mut numbers);
+        while !postings.runs().expect("read").iter().any(|run| run.target.is_some()) {
+            postings.add(&model.batch(16_000, 9, &mut numbers)).expect("added");
+        }
     }
-    for (index, all) in Index::BOTH.into_iter().zip(&model.all) {
-        assert!(everything(&connection, index).iter().eq(all), "{index:?}");
+}
+
+/// An account that many wrote to is deleted within a turn, and everybody waits for that.
+#[test]
+fn discarding_takes_no_look_into_every_run_for_every_sender() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    const SENDERS: u64 = 3000;
+    let mut connection = new();
+    let steps = std::sync::Arc::new(AtomicU64::new(0));
+    let counted = steps.clone();
+    let count = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    connection.progress_handler(1, Some(count)).expect("set");
+    let postings = Postings::new(&connection);
+    let mut places = Vec::new();
+    for batch in 0..20 {
+        let sent = (0..SENDERS / 20).map(|at| batch * SENDERS / 20 + at + 1);
+        let sent: Vec<_> = sent.map(|id| Place { id, seq: id, from: 1 + (id * 7919) % SENDERS, to: 9999 }).collect();
+        // Without merges: there are as many runs as there are.
+        let run = Run { first: sent[0].id, number: batch + 1, messages: sent.len() as u64, target: None };
+        postings.insert_run(run).expect("inserted");
+        for index in Index::BOTH {
+            let mut all: Vec<_> = sent.iter().map(|place| place.posting(index)).collect();
+            all.sort_unstable();
+            postings.write(index, run.number, all).expect("written");
+        }
+        places.extend(sent);
     }
+    let before = steps.load(Ordering::Relaxed);
+    postings.discard(&places).expect("discarded");
+    let each = (steps.load(Ordering::Relaxed) - before) / SENDERS;
+    assert!(each < 100, "{each} steps of SQLite's for each message");
+    assert!(Index::BOTH.iter().all(|index| everything(&connection, *index).is_empty()));
 }
 
 /// A database of version 5, as the version before this one left it.
