@@ -5,8 +5,12 @@ use super::{Index, Posting, Postings, key, read};
 use crate::storage::state::number;
 use rusqlite::{Connection, Result};
 
-/// A slice takes so many blocks of each run at most: at a hundred postings a block, some 40,000 postings of eight runs.
+/// A slice takes so many blocks of each run at most: some 40,000 postings of eight runs.
 const BLOCKS: usize = 48;
+/// And so many at least, however little is to be done.
+const FEW_BLOCKS: usize = 4;
+/// A block has so many postings, about.
+const POSTINGS: usize = 100;
 /// Postings of both indexes that are moved with each message that comes in. Each goes through five or six runs in a life.
 const PER_MESSAGE: usize = 16;
 /// And so many with each batch.
@@ -38,9 +42,11 @@ impl Postings<'_> {
             // The newest first: they are the smallest, and there are the most of them.
             let Some(target) = runs.iter().find_map(|run| run.target) else { return Ok(()) };
             let sources: Vec<_> = runs.iter().filter(|run| run.target == Some(target)).map(|run| run.number).collect();
-            let moved = self.slice(Index::Mailboxes, &sources, target)?;
+            // Half of it in each index.
+            let blocks = (left / (2 * POSTINGS * sources.len())).clamp(FEW_BLOCKS, BLOCKS);
+            let moved = self.slice(Index::Mailboxes, &sources, target, blocks)?;
             self.grown(target, moved)?;
-            let also = self.slice(Index::Conversations, &sources, target)?;
+            let also = self.slice(Index::Conversations, &sources, target, blocks)?;
             if moved + also == 0 {
                 self.arrived(target)?;
             }
@@ -58,9 +64,9 @@ impl Postings<'_> {
         sources.iter().try_for_each(|run| self.aim(run.number, number))
     }
 
-    /// Moves the lowest postings of the runs, and returns how many. 0: there are none.
-    fn slice(self, index: Index, sources: &[u64], target: u64) -> Result<usize> {
-        let heads: Vec<_> = sources.iter().map(|run| self.head(index, *run)).collect::<Result<_>>()?;
+    /// Moves the lowest postings of the runs, of so many blocks of each at most, and returns how many. 0: there are none.
+    fn slice(self, index: Index, sources: &[u64], target: u64, blocks: usize) -> Result<usize> {
+        let heads: Vec<_> = sources.iter().map(|run| self.head(index, *run, blocks)).collect::<Result<_>>()?;
         // Of a run that has more, nothing is known beyond this.
         let end = heads.iter().filter(|head| head.more).filter_map(|head| head.postings.last()).min();
         let end = end.copied().unwrap_or([u64::MAX; 3]);
@@ -81,12 +87,12 @@ impl Postings<'_> {
         Ok(moved.len())
     }
 
-    fn head(self, index: Index, run: u64) -> Result<Head> {
+    fn head(self, index: Index, run: u64, blocks: usize) -> Result<Head> {
         let mut statement = self.connection.prepare_cached(index.forwards())?;
         let mut rows = statement.query(key(run, [0; 3]))?;
         let mut head = Head { postings: Vec::new(), firsts: Vec::new(), more: false };
         while let Some(row) = rows.next()? {
-            if head.firsts.len() == BLOCKS {
+            if head.firsts.len() == blocks {
                 head.more = true;
                 break;
             }
