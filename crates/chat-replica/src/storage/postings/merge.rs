@@ -8,13 +8,13 @@ use rusqlite::{Connection, Result};
 /// A slice takes so many blocks of each run at most: some 40,000 postings of eight runs.
 const BLOCKS: usize = 48;
 /// And so many at least, however little is to be done.
-const FEW_BLOCKS: usize = 4;
+const FEW_BLOCKS: usize = 2;
 /// A block has so many postings, about.
 const POSTINGS: usize = 100;
 /// Postings of both indexes that are moved with each message that comes in. Each goes through five or six runs in a life.
 const PER_MESSAGE: usize = 16;
-/// And so many with each batch.
-const PER_BATCH: usize = 8192;
+/// And so many with each batch. A small batch is written within a turn, and everybody waits for it.
+const PER_BATCH: usize = 1024;
 
 /// The next blocks of a run.
 struct Head {

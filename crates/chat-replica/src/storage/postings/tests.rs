@@ -143,6 +143,26 @@ fn what_is_merged_in_slices_is_found_meanwhile() {
     }
 }
 
+/// A turn writes a small batch itself: where it took long, the next would be as small, and so would all that follow.
+#[test]
+fn a_small_batch_merges_little_of_what_is_large() {
+    let (connection, mut model, mut numbers) = (new(), Model::default(), Numbers(17));
+    let postings = Postings::new(&connection);
+    let moving = |postings: Postings<'_>| {
+        let runs = postings.runs().expect("read");
+        let target = runs.iter().find_map(|run| run.target)?;
+        runs.iter().find(|run| run.number == target).map(|run| run.messages)
+    };
+    while moving(postings).is_none() {
+        postings.add(&model.batch(16_000, 300, &mut numbers)).expect("added");
+    }
+    let before = moving(postings).expect("a merge is under way");
+    postings.add(&model.batch(1, 300, &mut numbers)).expect("added");
+    let moved = moving(postings).expect("it still is") - before;
+    assert!((1..5000).contains(&moved), "{moved} messages were moved with one that came in");
+    model.compare(&connection, 300, &mut numbers);
+}
+
 /// The messages of a mailbox above `seq`, as many as there are.
 fn above(model: &Model, account: u64, seq: u64) -> Vec<Place> {
     let ids = BTreeSet::from_iter(model.mailbox_after(account, seq, usize::MAX));
