@@ -353,7 +353,7 @@ impl Disk for SqliteDisk {
             }
             let replica = entry.epoch.replica.0;
             let provenance = Provenance { index: entry.index, round: entry.epoch.round, replica };
-            let mut state = self.cache.over(self.database.connection());
+            let mut state = self.cache.over(SqliteState::new(self.database.connection()));
             results.reserve(commands.len());
             for command in &commands {
                 results.push(chat_core::apply(&mut state, provenance, command)?);

@@ -1,6 +1,6 @@
 //! Messages as they are read: a mailbox forwards, a conversation backwards.
 
-use super::state::{SqliteState, checked, corrupt, int, number, valid};
+use super::state::{SqliteState, checked, corrupt, int, number};
 use chat_core::{Account, AccountId, Message, MessageId, MessageText, Party, Timestamp, Username};
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension as _, Result, Row, params_from_iter};
@@ -115,7 +115,7 @@ impl SqliteState<'_> {
         let mut found = 0;
         while let Some(row) = rows.next()? {
             let (from, to) = if number(row, 2)? == a.id.0 { (a, b) } else { (b, a) };
-            let text = valid(row, TEXT, MessageText::check)?;
+            let text = checked(row, TEXT, |text| MessageText::check(text).map(|()| text))?;
             found += 1;
             let sent_at = Timestamp(row.get(4)?);
             if !visit(Found { id: number(row, 0)?, seq: number(row, 1)?, from, to, text, sent_at })? {

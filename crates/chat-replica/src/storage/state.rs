@@ -97,7 +97,7 @@ const EXPIRED: &str = "SELECT token, account, number, opened_at, expires_at FROM
 /// The state on one connection, within the caller's transaction.
 #[derive(Debug)]
 pub struct SqliteState<'c> {
-    connection: &'c Connection,
+    pub(super) connection: &'c Connection,
 }
 
 impl<'c> SqliteState<'c> {
@@ -386,30 +386,16 @@ pub(super) fn number(row: &rusqlite::Row<'_>, column: usize) -> Result<u64> {
 }
 
 /// A text that was valid when it was written; an error says that the file is not what was written.
-pub(super) fn checked<T, E>(
-    row: &rusqlite::Row<'_>,
+pub(super) fn checked<'r, T, E>(
+    row: &'r rusqlite::Row<'_>,
     column: usize,
-    parse: impl FnOnce(&str) -> Result<T, E>,
+    parse: impl FnOnce(&'r str) -> Result<T, E>,
 ) -> Result<T>
 where
     E: std::error::Error + Send + Sync + 'static,
 {
     let text = row.get_ref(column)?.as_str().map_err(|error| corrupt(column, Type::Text, error))?;
     parse(text).map_err(|error| corrupt(column, Type::Text, error))
-}
-
-/// The same, where it lies.
-pub(super) fn valid<'r, E>(
-    row: &'r rusqlite::Row<'_>,
-    column: usize,
-    check: impl FnOnce(&str) -> Result<(), E>,
-) -> Result<&'r str>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    let text = row.get_ref(column)?.as_str().map_err(|error| corrupt(column, Type::Text, error))?;
-    check(text).map_err(|error| corrupt(column, Type::Text, error))?;
-    Ok(text)
 }
 
 pub(super) fn corrupt(

@@ -14,7 +14,7 @@ use chat_core::{
     Session, Store, Timestamp, TokenHash, Username,
 };
 use lru::LruCache;
-use rusqlite::{Connection, Result};
+use rusqlite::Result;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -149,8 +149,8 @@ impl WriteBack {
     }
 
     /// The state, changed through this cache.
-    pub fn over<'w>(&'w mut self, connection: &'w Connection) -> CachedState<'w> {
-        CachedState { state: SqliteState::new(connection), connection, looking: Cell::new(false), cache: self }
+    pub fn over<'w>(&'w mut self, state: SqliteState<'w>) -> CachedState<'w> {
+        CachedState { state, looking: Cell::new(false), cache: self }
     }
 
     /// Writes what waits, within the open transaction. Nothing else is being written.
@@ -197,7 +197,6 @@ impl WriteBack {
 #[derive(Debug)]
 pub(crate) struct CachedState<'w> {
     state: SqliteState<'w>,
-    connection: &'w Connection,
     /// A transaction is open for looking at the database: SQLite takes a lock for each, and for each statement outside of one.
     looking: Cell<bool>,
     cache: &'w mut WriteBack,
@@ -206,8 +205,8 @@ pub(crate) struct CachedState<'w> {
 impl<'w> CachedState<'w> {
     /// The database, for rows that are not here.
     fn database(&self) -> Result<&SqliteState<'w>> {
-        if self.connection.is_autocommit() {
-            run(self.connection, "BEGIN")?;
+        if self.state.connection.is_autocommit() {
+            run(self.state.connection, "BEGIN")?;
             self.looking.set(true);
         }
         Ok(&self.state)
@@ -218,7 +217,7 @@ impl<'w> CachedState<'w> {
     /// # Errors
     /// SQLite's own.
     pub fn finish(self) -> Result<()> {
-        if self.looking.get() { run(self.connection, "COMMIT") } else { Ok(()) }
+        if self.looking.get() { run(self.state.connection, "COMMIT") } else { Ok(()) }
     }
 
     fn known(&mut self) -> &mut Known {

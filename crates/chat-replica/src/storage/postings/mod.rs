@@ -71,51 +71,39 @@ pub(super) enum Index {
     Conversations,
 }
 
+/// The same statement on the table of either index.
+macro_rules! sql {
+    ($index:expr, $before:literal, $after:literal) => {
+        match $index {
+            Index::Mailboxes => concat!($before, "mailbox_postings", $after),
+            Index::Conversations => concat!($before, "conversation_postings", $after),
+        }
+    };
+}
+
 impl Index {
     pub(super) const BOTH: [Index; 2] = [Index::Mailboxes, Index::Conversations];
 
     fn insert(self) -> &'static str {
-        match self {
-            Index::Mailboxes => "INSERT INTO mailbox_postings (run, x, y, z, rest) VALUES (?1, ?2, ?3, ?4, ?5)",
-            Index::Conversations => {
-                "INSERT INTO conversation_postings (run, x, y, z, rest) VALUES (?1, ?2, ?3, ?4, ?5)"
-            }
-        }
+        sql!(self, "INSERT INTO ", " (run, x, y, z, rest) VALUES (?1, ?2, ?3, ?4, ?5)")
     }
 
     fn delete(self) -> &'static str {
-        match self {
-            Index::Mailboxes => "DELETE FROM mailbox_postings WHERE run = ?1 AND x = ?2 AND y = ?3 AND z = ?4",
-            Index::Conversations => "DELETE FROM conversation_postings WHERE run = ?1 AND x = ?2 AND y = ?3 AND z = ?4",
-        }
+        sql!(self, "DELETE FROM ", " WHERE run = ?1 AND x = ?2 AND y = ?3 AND z = ?4")
     }
 
     /// The blocks of a run that begin at a posting or behind it.
     pub(super) fn forwards(self) -> &'static str {
-        match self {
-            Index::Mailboxes => {
-                "SELECT x, y, z, rest FROM mailbox_postings WHERE run = ?1 AND (x, y, z) >= (?2, ?3, ?4)
-                ORDER BY x, y, z"
-            }
-            Index::Conversations => {
-                "SELECT x, y, z, rest FROM conversation_postings WHERE run = ?1 AND (x, y, z) >= (?2, ?3, ?4)
-                ORDER BY x, y, z"
-            }
-        }
+        sql!(self, "SELECT x, y, z, rest FROM ", " WHERE run = ?1 AND (x, y, z) >= (?2, ?3, ?4) ORDER BY x, y, z")
     }
 
     /// The blocks of a run that begin at a posting or before it, the last first.
     pub(super) fn backwards(self) -> &'static str {
-        match self {
-            Index::Mailboxes => {
-                "SELECT x, y, z, rest FROM mailbox_postings WHERE run = ?1 AND (x, y, z) <= (?2, ?3, ?4)
-                ORDER BY x DESC, y DESC, z DESC"
-            }
-            Index::Conversations => {
-                "SELECT x, y, z, rest FROM conversation_postings WHERE run = ?1 AND (x, y, z) <= (?2, ?3, ?4)
-                ORDER BY x DESC, y DESC, z DESC"
-            }
-        }
+        sql!(
+            self,
+            "SELECT x, y, z, rest FROM ",
+            " WHERE run = ?1 AND (x, y, z) <= (?2, ?3, ?4) ORDER BY x DESC, y DESC, z DESC"
+        )
     }
 }
 
