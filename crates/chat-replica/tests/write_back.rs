@@ -65,6 +65,7 @@ proptest! {
                     disk.take_in_all().expect("taken in");
                     prop_assert_eq!(disk.visible(), disk.applied());
                     prop_assert_eq!(state_hash(&disk.state()).expect("readable"), hash(&memory));
+                    prop_assert!(disk.read(1, usize::MAX) == entries, "the log is what was appended");
                 }
                 Then::Crash => {
                     drop(disk);
@@ -73,6 +74,7 @@ proptest! {
                         disk.apply(entry).expect("carried out again");
                         disk.commit().expect("committed");
                     }
+                    prop_assert!(disk.read(1, usize::MAX) == entries, "the log is what was appended");
                 }
             }
         }

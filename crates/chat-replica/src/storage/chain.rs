@@ -131,7 +131,7 @@ impl Followed {
         let mut statement = connection.prepare(log_table::SELECT_FROM)?;
         let mut rows = statement.query([self.log.last as i64 + 1])?;
         while let Some(row) = rows.next()? {
-            let entry = log_table::entry(row).ok();
+            let entry = log_table::entry(connection, row).ok();
             let sound = entry.filter(|entry| entry.index == self.log.last + 1 && entry.follows(self.log.last_hash));
             let Some(entry) = sound else {
                 self.broken = Some((self.log.last + 1, log_table::last(connection)?));
@@ -157,7 +157,7 @@ pub(super) fn read(connection: &Connection, from: u64, to: u64, max_bytes: usize
     let (mut entries, mut bytes) = (Vec::new(), 0);
     let mut before = (from <= 1).then_some((0, ChainHash::default()));
     while let Some(row) = rows.next()? {
-        let entry = log_table::entry(row)?;
+        let entry = log_table::entry(connection, row)?;
         let place = (entry.index, entry.hash);
         if entry.index > to {
             break;

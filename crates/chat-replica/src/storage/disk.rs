@@ -13,7 +13,7 @@ use super::state::{STATEMENTS, SqliteState};
 use super::tail::{Layers, Tail};
 use super::wal::{self, Checkpointer};
 use super::write_back::WriteBack;
-use super::{damage, protect, salvage, words};
+use super::{brief, damage, protect, salvage, words};
 use crate::failpoint::{Point, reach};
 use crate::node::Disk;
 use crate::protocol::*;
@@ -359,6 +359,9 @@ impl Disk for SqliteDisk {
                 results.push(chat_core::apply(&mut state, provenance, command)?);
             }
             state.finish()?;
+            if let Some(brief) = brief::brief(batch, &commands, &results) {
+                self.tail.note_brief(entry.index, brief);
+            }
         }
         self.standing.applied = entry.index;
         Ok(results)

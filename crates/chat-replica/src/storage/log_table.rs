@@ -1,9 +1,9 @@
 //! Rows of the log and of the protocol's durable facts.
 
+use super::brief;
 use crate::protocol::*;
-use bytes::Bytes;
-use rusqlite::types::Type;
-use rusqlite::{Connection, Error, OptionalExtension as _, Result, Row, params};
+use rusqlite::types::{Type, Value};
+use rusqlite::{Connection, Error, OptionalExtension as _, Result, Row, params, params_from_iter};
 
 /// Version 2 of the tables: the log and what PROTOCOL wants durable, in one file with the state that they describe.
 pub(crate) const LOG_SCHEMA: &str = "
@@ -128,10 +128,10 @@ pub(crate) fn insert_replica(connection: &Connection, id: ReplicaId, disk: DiskI
     Ok(())
 }
 
-pub(crate) fn entry(row: &Row<'_>) -> Result<Entry> {
+/// The entry in a row that this connection has read, whole.
+pub(crate) fn entry(connection: &Connection, row: &Row<'_>) -> Result<Entry> {
     let epoch = Epoch { round: unsigned(row, 1)?, replica: ReplicaId(row.get(2)?) };
-    let bytes: Vec<u8> = row.get(4)?;
-    let body = Body::decode(row.get(3)?, Bytes::from(bytes)).ok_or_else(|| undecodable(4))?;
+    let body = Body::decode(row.get(3)?, brief::whole(connection, row.get(4)?)?).ok_or_else(|| undecodable(4))?;
     Ok(Entry { index: unsigned(row, 0)?, epoch, body, hash: ChainHash(blob(row, 5)?) })
 }
 
@@ -160,7 +160,7 @@ pub(crate) fn hash_at(connection: &Connection, index: u64) -> Result<ChainHash> 
 /// The entry at this index, if there is one.
 pub(crate) fn entry_at(connection: &Connection, index: u64) -> Result<Option<Entry>> {
     let sql = "SELECT idx, round, replica, kind, body, hash FROM log WHERE idx = ?";
-    connection.query_row(sql, [index as i64], entry).optional()
+    connection.query_row(sql, [index as i64], |row| entry(connection, row)).optional()
 }
 
 /// Epoch and hash of the entry at this index, if there is one; those of the empty log at 0.
@@ -209,11 +209,13 @@ pub(crate) fn last(connection: &Connection) -> Result<u64> {
     connection.query_row(sql, [], |row| unsigned(row, 0))
 }
 
-pub(crate) fn append(connection: &Connection, entry: &Entry) -> Result<()> {
+/// Appends an entry, with this for its body if it is kept in brief.
+pub(crate) fn append(connection: &Connection, entry: &Entry, brief: Option<&[u8]>) -> Result<()> {
     let sql = "INSERT INTO log (idx, round, replica, kind, body, hash) VALUES (?, ?, ?, ?, ?, ?)";
-    let (kind, body) = entry.body.encode();
+    let (kind, whole) = entry.body.encode();
+    let body = brief.unwrap_or(&whole);
     let (index, round, replica) = (entry.index as i64, entry.epoch.round as i64, entry.epoch.replica.0);
-    connection.prepare_cached(sql)?.execute(params![index, round, replica, kind, &body[..], entry.hash.0])?;
+    connection.prepare_cached(sql)?.execute(params![index, round, replica, kind, body, entry.hash.0])?;
     Ok(())
 }
 
@@ -231,10 +233,25 @@ pub(crate) fn set_aside(connection: &Connection, found_by: Incarnation, entry: &
     Ok(())
 }
 
+/// Moves the entries from this index on there, as they are in the table; those in brief whole, if that is possible.
+pub(crate) fn set_aside_from(connection: &Connection, found_by: Incarnation, from: u64) -> Result<()> {
+    let mut statement = connection.prepare(SELECT_FROM)?;
+    let mut rows = statement.query([from as i64])?;
+    let mut insert = connection.prepare("INSERT INTO log_set_aside VALUES (?, ?, ?, ?, ?, ?, ?)")?;
+    while let Some(row) = rows.next()? {
+        let mut values: Vec<Value> = (0..6).map(|column| row.get(column)).collect::<Result<_>>()?;
+        if let Ok(whole) = row.get(4).and_then(|stored| brief::whole(connection, stored)) {
+            values[4] = Value::Blob(whole.into());
+        }
+        insert.execute(params_from_iter([Value::Integer(found_by.count as i64)].into_iter().chain(values)))?;
+    }
+    cut_back(connection, from)
+}
+
 /// Carries out what the protocol wants durable, within the open transaction.
 pub(crate) fn persist(connection: &Connection, what: &Persist) -> Result<()> {
     match what {
-        Persist::Append(entry) => append(connection, entry)?,
+        Persist::Append(entry) => append(connection, entry, None)?,
         Persist::CutBack(from) => cut_back(connection, *from)?,
         Persist::Promise(epoch) => {
             let sql = "UPDATE replica SET promised_round = ?, promised_replica = ?";
@@ -302,8 +319,8 @@ pub(crate) fn copy_set_aside(old: &Connection, new: &Connection) -> Result<()> {
     let mut rows = statement.query([])?;
     let mut insert = new.prepare("INSERT INTO log_set_aside VALUES (?, ?, ?, ?, ?, ?, ?)")?;
     while let Some(row) = rows.next()? {
-        let values: Vec<rusqlite::types::Value> = (0..7).map(|column| row.get(column)).collect::<Result<_>>()?;
-        insert.execute(rusqlite::params_from_iter(values))?;
+        let values: Vec<Value> = (0..7).map(|column| row.get(column)).collect::<Result<_>>()?;
+        insert.execute(params_from_iter(values))?;
     }
     Ok(())
 }

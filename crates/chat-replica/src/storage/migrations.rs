@@ -3,6 +3,7 @@
 use rusqlite::{Connection, TransactionBehavior};
 use thiserror::Error;
 
+use super::brief::DISCARDED_SCHEMA;
 use super::log_table::{LOG_SCHEMA, REDO_SCHEMA, VIEWS_SCHEMA};
 use super::marks::MARKS_SCHEMA;
 use super::postings::{self, POSTINGS_SCHEMA};
@@ -18,6 +19,7 @@ const STEPS: &[Step] = &[
     Step::Sql(POSTINGS_SCHEMA),
     Step::Code(postings::build),
     Step::Sql(MARKS_SCHEMA),
+    Step::Sql(DISCARDED_SCHEMA),
 ];
 
 /// What brings a file one version further.

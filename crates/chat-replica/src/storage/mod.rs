@@ -9,6 +9,7 @@
 //! | `intake` | how the database takes that in |
 //! | `tail` | what is in there and not in the database yet |
 //! | `log_table` | rows of the log and of the protocol's durable facts |
+//! | `brief` | what the log's table keeps of a batch of commands that was carried out |
 //! | `chain` | the log's chain of hashes, followed at a start and wherever entries are read |
 //! | `recovery` | what is found when a process starts, and whether it is whole |
 //! | `mark` | a second witness of what was acknowledged (rule 15) |
@@ -29,6 +30,7 @@
 //! | `words` | SQLite's errors, in words that say what to do |
 
 pub(crate) mod aside;
+mod brief;
 mod chain;
 mod copy;
 pub(crate) mod damage;

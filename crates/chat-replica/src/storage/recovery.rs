@@ -215,9 +215,7 @@ fn begin_run(
         log_table::record_death(connection, &death)?;
     }
     if let Some((from, _)) = found.broken {
-        let sql = "INSERT INTO log_set_aside SELECT ?, idx, round, replica, kind, body, hash FROM log WHERE idx >= ?";
-        connection.execute(sql, params![incarnation.count as i64, from as i64])?;
-        connection.execute("DELETE FROM log WHERE idx >= ?", [from as i64])?;
+        log_table::set_aside_from(connection, incarnation, from)?;
     }
     log_table::persist(connection, &Persist::Promise(facts.promised))?;
     let sql = "UPDATE replica SET starts = ?, nonce = ?, impaired_until = ?, views = ?, redo = 0";

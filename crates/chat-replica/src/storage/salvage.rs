@@ -241,7 +241,7 @@ fn copy_entries(old: &Connection, new: &Connection, copied: &mut Copied) -> Resu
     let Ok(mut rows) = statement.query([copied.last as i64 + 1]) else { return Ok(()) };
     loop {
         let entry = match rows.next() {
-            Ok(Some(row)) => log_table::entry(row),
+            Ok(Some(row)) => log_table::entry(old, row),
             Ok(None) => {
                 copied.complete = true;
                 return Ok(());
@@ -256,7 +256,7 @@ fn copy_entries(old: &Connection, new: &Connection, copied: &mut Copied) -> Resu
             copied.cluster = Some(*cluster);
         }
         (copied.last, copied.hash) = (entry.index, entry.hash);
-        log_table::append(new, &entry)?;
+        log_table::append(new, &entry, None)?;
     }
 }
 

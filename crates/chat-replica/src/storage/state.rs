@@ -326,8 +326,12 @@ impl Store for SqliteState<'_> {
 
     fn discard_after(&mut self, account: AccountId, seq: u64) -> Result<()> {
         let ids = self.postings().mailbox_after(account.0, seq, usize::MAX)?;
+        // The log's entries in brief need what they say.
+        let keep = "INSERT INTO discarded (id, sent_at, text) SELECT id, sent_at, text FROM messages WHERE id = ?1";
+        let mut keep = self.prepare(keep)?;
         let mut statement = self.prepare("DELETE FROM messages WHERE id = ?1 RETURNING seq, sender")?;
         let places = ids.into_iter().map(|id| {
+            keep.execute([int(id)])?;
             let place =
                 |row: &rusqlite::Row<'_>| Ok(Place { id, seq: number(row, 0)?, from: number(row, 1)?, to: account.0 });
             statement.query_row([int(id)], place)

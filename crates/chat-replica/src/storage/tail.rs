@@ -6,6 +6,7 @@ use super::redo;
 use super::{chain, directory::DataDirectory};
 use crate::protocol::*;
 use rusqlite::{Connection, Result};
+use std::collections::BTreeMap;
 
 /// Kept in memory until the database takes it in.
 #[derive(Debug, Default)]
@@ -13,6 +14,8 @@ pub(super) struct Tail {
     /// The database has the log up to here; what it may have beyond was cut back.
     base: u64,
     entries: Vec<Entry>,
+    /// Those of them that were carried out, in brief.
+    briefs: BTreeMap<u64, Vec<u8>>,
     /// Whether it was cut back.
     cut: bool,
     /// Everything but entries.
@@ -39,6 +42,14 @@ impl Tail {
             (self.base, self.cut) = (from.saturating_sub(1), true);
         }
         self.entries.truncate((from - 1).saturating_sub(self.base) as usize);
+        self.briefs.split_off(&from);
+    }
+
+    /// An entry was carried out: the database takes it in in brief, if it has not taken it in already.
+    pub fn note_brief(&mut self, index: u64, brief: Vec<u8>) {
+        if index > self.base {
+            self.briefs.insert(index, brief);
+        }
     }
 
     /// Whether the database has everything.
@@ -79,7 +90,10 @@ impl Tail {
         if self.cut {
             log_table::cut_back(connection, self.base + 1)?;
         }
-        self.entries.iter().try_for_each(|entry| log_table::append(connection, entry))?;
+        self.entries.iter().try_for_each(|entry| {
+            let brief = self.briefs.get(&entry.index).map(Vec::as_slice);
+            log_table::append(connection, entry, brief)
+        })?;
         self.facts.iter().try_for_each(|fact| log_table::persist(connection, fact))
     }
 }
