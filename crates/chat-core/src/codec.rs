@@ -3,8 +3,8 @@
 //! A batch is one byte that says which format follows (now 1), then the commands in postcard's encoding. Reading
 //! refuses, and never panics or takes more memory than the input warrants, whatever it is given.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{Answer, Command};
@@ -41,11 +41,26 @@ pub fn encode(batch: &[Command]) -> Vec<u8> {
 
 /// The batch of commands that was encoded.
 pub fn decode(bytes: &[u8]) -> Result<Vec<Command>, DecodeError> {
-    match bytes.split_first() {
-        None => Err(DecodeError::Empty),
-        Some((&FORMAT, rest)) => read(rest),
-        Some((&found, _)) => Err(DecodeError::UnknownFormat { found }),
+    split(bytes).map(|(commands, _)| commands)
+}
+
+/// The batch of commands that was encoded, and the bytes of each of them: one behind the other, they are its end.
+pub fn split(bytes: &[u8]) -> Result<(Vec<Command>, Vec<&[u8]>), DecodeError> {
+    let mut rest = match bytes.split_first() {
+        None => return Err(DecodeError::Empty),
+        Some((&FORMAT, rest)) => rest,
+        Some((&found, _)) => return Err(DecodeError::UnknownFormat { found }),
+    };
+    let count = take::<usize>(&mut rest)?;
+    // None of them is without a byte.
+    let room = count.min(rest.len());
+    let (mut commands, mut parts) = (Vec::with_capacity(room), Vec::with_capacity(room));
+    for _ in 0..count {
+        let before = rest;
+        commands.push(take(&mut rest)?);
+        parts.push(&before[..before.len() - rest.len()]);
     }
+    if rest.is_empty() { Ok((commands, parts)) } else { Err(DecodeError::LeftOver { count: rest.len() }) }
 }
 
 /// The bytes of an answer: 2 to about 60.
@@ -61,6 +76,12 @@ pub fn decode_answer(bytes: &[u8]) -> Result<Answer, DecodeError> {
 fn write(to: Vec<u8>, value: &impl Serialize) -> Vec<u8> {
     // Postcard fails when its output is full, or a length is not known in advance: neither happens here.
     postcard::to_extend(value, to).expect("commands and answers can always be written to memory")
+}
+
+fn take<'b, T: Deserialize<'b>>(rest: &mut &'b [u8]) -> Result<T, DecodeError> {
+    let (value, after) = postcard::take_from_bytes(rest).map_err(|_| DecodeError::Malformed)?;
+    *rest = after;
+    Ok(value)
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {

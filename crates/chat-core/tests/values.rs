@@ -93,7 +93,11 @@ proptest! {
 
     #[test]
     fn batches_come_back_as_they_were(commands in common::commands(20)) {
-        prop_assert_eq!(codec::decode(&codec::encode(&commands)), Ok(commands));
+        let bytes = codec::encode(&commands);
+        let (read, parts) = codec::split(&bytes).expect("readable");
+        prop_assert_eq!((&read, parts.len()), (&commands, commands.len()));
+        prop_assert!(bytes.ends_with(&parts.concat()));
+        prop_assert_eq!(codec::decode(&bytes), Ok(commands));
     }
 
     #[test]

@@ -7,9 +7,9 @@
 //! That what was put together is what was appended is not taken on trust: the chain's hash tells (`chain`). Where a message is gone, so is the
 //! entry, and a peer has it.
 
-use super::state::{checked, corrupt, int};
+use super::state::{corrupt, int};
 use bytes::Bytes;
-use chat_core::{Applied, Command, MessageId, MessageText, Outcome, RequestKey, Timestamp, TokenHash, Username, codec};
+use chat_core::{Applied, Command, MessageId, Outcome};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Result};
 use serde::{Deserialize, Serialize};
@@ -30,50 +30,57 @@ const BODY: usize = 4;
 /// The first byte of a batch in brief. A batch that is whole begins with its format, which counts from 1.
 const BRIEF: u8 = 0xff;
 
+/// Bytes of most commands in brief, at most.
+const COMMAND: usize = 96;
+
 const TEXT: &str = "SELECT text, sent_at FROM messages WHERE id = ?1
     UNION ALL SELECT text, sent_at FROM discarded WHERE id = ?1 LIMIT 1";
 
-/// There is no such message.
+/// Why an entry cannot be put together.
 #[derive(Debug, Error)]
-#[error("message {id}, which the log's entry tells of, is not there")]
-struct Lost {
-    id: u64,
+enum Fault {
+    #[error("these bytes are no batch in brief")]
+    Short,
+    #[error("message {id}, which an entry of the log tells of, is not there")]
+    Lost { id: u64 },
 }
 
-#[derive(Serialize, Deserialize)]
-struct Brief<C> {
-    /// The id of the first message that it made. Each of those that follow has the next one.
-    first: MessageId,
-    commands: Vec<Kept<C>>,
-}
-
-/// What is kept of a command.
-#[derive(Serialize, Deserialize)]
-enum Kept<C> {
-    Whole(C),
-    /// A send that made the next message.
-    Sent {
-        key: RequestKey,
-        session: TokenHash,
-        to: Username,
-    },
-}
-
-/// A batch of commands in brief, if that is less: `body` are its bytes, and `results` what came of each.
-pub(super) fn brief(body: &[u8], commands: &[Command], results: &[Applied]) -> Option<Vec<u8>> {
+/// A batch of commands in brief, if it made messages: of its bytes, the commands, their bytes, and what came of each.
+///
+/// ```text
+/// BRIEF, first message, length of what is before the first command, that, then of each command: length << 1 | made the next message, bytes
+/// ```
+///
+/// Numbers are postcard's. The bytes of a send that made a message are without text and time, which come last.
+pub(super) fn brief(body: &[u8], commands: &[Command], parts: &[&[u8]], results: &[Applied]) -> Option<Vec<u8>> {
     let first = results.iter().find_map(sent)?;
-    let mut next = first;
-    let kept = commands.iter().zip(results).map(|(command, applied)| match command {
-        Command::Send { key, session, to, .. } if sent(applied) == Some(next) => {
-            next.0 += 1;
-            Kept::Sent { key: *key, session: *session, to: to.clone() }
+    let mut brief = begin(first.0, &body[..body.len().checked_sub(parts.iter().map(|bytes| bytes.len()).sum())?]);
+    brief.reserve(COMMAND * commands.len());
+    let (mut next, mut end) = (first, Vec::new());
+    for ((command, bytes), applied) in commands.iter().zip(parts).zip(results) {
+        let mut kept = None;
+        if let (Command::Send { text, at, .. }, true) = (command, sent(applied) == Some(next)) {
+            end = put((text, at), end);
+            kept = bytes.strip_suffix(&end[..]);
+            end.clear();
         }
-        other => Kept::Whole(other),
-    });
-    let brief = Brief { first, commands: kept.collect() };
-    // Put together again it must be the same, byte for byte. Whoever wrote it may have had other ways to write the same.
-    let is_ours = codec::encode(commands) == body;
-    is_ours.then(|| postcard::to_extend(&brief, vec![BRIEF]).ok()).flatten()
+        next.0 += u64::from(kept.is_some());
+        let bytes = kept.unwrap_or(bytes);
+        brief = put(bytes.len() << 1 | usize::from(kept.is_some()), brief);
+        brief.extend_from_slice(bytes);
+    }
+    Some(brief)
+}
+
+/// What stands for a batch that would be taken for one in brief. Nobody can carry it out, and nobody has to, unless it is committed.
+pub(super) fn escaped(body: &[u8]) -> Option<Vec<u8>> {
+    body.starts_with(&[BRIEF]).then(|| begin(0, body))
+}
+
+fn begin(first: u64, head: &[u8]) -> Vec<u8> {
+    let mut brief = put((first, head.len()), vec![BRIEF]);
+    brief.extend_from_slice(head);
+    brief
 }
 
 /// The message that was made, if one was.
@@ -87,26 +94,44 @@ fn sent(applied: &Applied) -> Option<MessageId> {
 /// The batch as it was appended, of what the table has of it.
 ///
 /// # Errors
-/// SQLite's own, or one that says that the bytes mean nothing. That a message is not there is for the chain's hash to tell.
+/// SQLite's own, or one that says that the bytes mean nothing, or that a message is not there.
 pub(super) fn whole(connection: &Connection, stored: Vec<u8>) -> Result<Bytes> {
-    let Some((&BRIEF, brief)) = stored.split_first() else { return Ok(stored.into()) };
-    let brief: Brief<Command> = postcard::from_bytes(brief).map_err(|error| corrupt(BODY, Type::Blob, error))?;
+    let Some((&BRIEF, mut rest)) = stored.split_first() else { return Ok(stored.into()) };
+    let (mut next, head): (u64, usize) = take(&mut rest)?;
+    let mut whole = cut(&mut rest, head)?.to_vec();
     let mut statement = connection.prepare_cached(TEXT)?;
-    let mut id = brief.first.0;
-    let whole = brief.commands.into_iter().map(|kept| match kept {
-        Kept::Whole(command) => Ok(command),
-        Kept::Sent { key, session, to } => {
-            let message = statement.query_row([int(id)], |row| {
-                let text = checked(row, 0, |text: &str| MessageText::new(text))?;
-                Ok((text, Timestamp(row.get(1)?)))
-            });
-            let lost = || corrupt(BODY, Type::Blob, Lost { id });
-            let (text, at) = message.optional()?.ok_or_else(lost)?;
-            id += 1;
-            Ok(Command::Send { key, session, to, text, at })
+    while !rest.is_empty() {
+        let length: usize = take(&mut rest)?;
+        whole.extend_from_slice(cut(&mut rest, length >> 1)?);
+        if length & 1 == 1 {
+            let message = statement
+                .query_row([int(next)], |row| Ok(put((row.get_ref(0)?.as_str()?, row.get::<_, i64>(1)?), Vec::new())));
+            let end = message.optional()?.ok_or_else(|| damaged(Fault::Lost { id: next }))?;
+            whole.extend_from_slice(&end);
+            next += 1;
         }
-    });
-    Ok(codec::encode(&whole.collect::<Result<Vec<_>>>()?).into())
+    }
+    Ok(whole.into())
+}
+
+fn put(value: impl Serialize, to: Vec<u8>) -> Vec<u8> {
+    postcard::to_extend(&value, to).expect("texts and numbers encode to memory")
+}
+
+fn take<'b, T: Deserialize<'b>>(rest: &mut &'b [u8]) -> Result<T> {
+    let (value, after) = postcard::take_from_bytes(rest).map_err(|_| damaged(Fault::Short))?;
+    *rest = after;
+    Ok(value)
+}
+
+fn cut<'b>(rest: &mut &'b [u8], length: usize) -> Result<&'b [u8]> {
+    let (bytes, after) = rest.split_at_checked(length).ok_or_else(|| damaged(Fault::Short))?;
+    *rest = after;
+    Ok(bytes)
+}
+
+fn damaged(fault: Fault) -> rusqlite::Error {
+    corrupt(BODY, Type::Blob, fault)
 }
 
 #[cfg(test)]
@@ -115,7 +140,9 @@ mod tests {
     use crate::node::Disk as _;
     use crate::protocol::*;
     use crate::storage::{DataDirectory, SqliteDisk};
-    use chat_core::{AccountId, DisplayName, PasswordHash};
+    use chat_core::{
+        AccountId, DisplayName, MessageText, PasswordHash, RequestKey, Timestamp, TokenHash, Username, codec,
+    };
     use std::sync::Arc;
 
     const TEXT: &str = "a text that nobody else would write";
@@ -205,6 +232,21 @@ mod tests {
         let (disk, _, found) = SqliteDisk::open(directory, ID).expect("started");
         assert_eq!((found.impaired_until, found.log.last), (None, 4));
         assert!(disk.read(1, usize::MAX) == entries);
+    }
+
+    #[test]
+    fn bytes_that_look_like_a_batch_in_brief_are_none() {
+        let Written { _dir, mut disk, mut entries, .. } = written();
+        let before = entries[entries.len() - 1].hash;
+        let body = Body::Commands(vec![BRIEF; 20].into());
+        entries.push(Entry::chained(before, 5, Epoch { round: 1, replica: ID }, body));
+        disk.persist(&Persist::Append(entries[4].clone())).expect("persisted");
+        disk.take_in_all().expect("taken in");
+        assert!(disk.read(1, usize::MAX) == entries);
+        for stored in [&[BRIEF][..], &[BRIEF, 1], &[BRIEF, 1, 2, 3], &[BRIEF, 1, 0, 9, 1], &[BRIEF, 0, 0, 1]] {
+            let error = whole(disk.state().connection, stored.to_vec()).expect_err("no batch");
+            assert!(crate::storage::damage::is_damage(&error), "{error}");
+        }
     }
 
     #[test]

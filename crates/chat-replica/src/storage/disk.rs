@@ -346,7 +346,7 @@ impl Disk for SqliteDisk {
         let mut results = Vec::new();
         if let Body::Commands(batch) = &entry.body {
             let unreadable = |source| DiskError::Unreadable { index: entry.index, source };
-            let commands = chat_core::codec::decode(batch).map_err(unreadable)?;
+            let (commands, parts) = chat_core::codec::split(batch).map_err(unreadable)?;
             if !commands.iter().all(WriteBack::takes) {
                 self.settle_by(true)?;
                 self.database.begin()?;
@@ -359,7 +359,7 @@ impl Disk for SqliteDisk {
                 results.push(chat_core::apply(&mut state, provenance, command)?);
             }
             state.finish()?;
-            if let Some(brief) = brief::brief(batch, &commands, &results) {
+            if let Some(brief) = brief::brief(batch, &commands, &parts, &results) {
                 self.tail.note_brief(entry.index, brief);
             }
         }

@@ -2,6 +2,7 @@
 
 use super::brief;
 use crate::protocol::*;
+use bytes::Bytes;
 use rusqlite::types::{Type, Value};
 use rusqlite::{Connection, Error, OptionalExtension as _, Result, Row, params, params_from_iter};
 
@@ -131,7 +132,9 @@ pub(crate) fn insert_replica(connection: &Connection, id: ReplicaId, disk: DiskI
 /// The entry in a row that this connection has read, whole.
 pub(crate) fn entry(connection: &Connection, row: &Row<'_>) -> Result<Entry> {
     let epoch = Epoch { round: unsigned(row, 1)?, replica: ReplicaId(row.get(2)?) };
-    let body = Body::decode(row.get(3)?, brief::whole(connection, row.get(4)?)?).ok_or_else(|| undecodable(4))?;
+    let (kind, stored) = (row.get(3)?, row.get(4)?);
+    let bytes = if kind == 0 { brief::whole(connection, stored)? } else { Bytes::from(stored) };
+    let body = Body::decode(kind, bytes).ok_or_else(|| undecodable(4))?;
     Ok(Entry { index: unsigned(row, 0)?, epoch, body, hash: ChainHash(blob(row, 5)?) })
 }
 
@@ -213,7 +216,8 @@ pub(crate) fn last(connection: &Connection) -> Result<u64> {
 pub(crate) fn append(connection: &Connection, entry: &Entry, brief: Option<&[u8]>) -> Result<()> {
     let sql = "INSERT INTO log (idx, round, replica, kind, body, hash) VALUES (?, ?, ?, ?, ?, ?)";
     let (kind, whole) = entry.body.encode();
-    let body = brief.unwrap_or(&whole);
+    let escaped = brief::escaped(&whole).filter(|_| kind == 0);
+    let body = brief.or(escaped.as_deref()).unwrap_or(&whole);
     let (index, round, replica) = (entry.index as i64, entry.epoch.round as i64, entry.epoch.replica.0);
     connection.prepare_cached(sql)?.execute(params![index, round, replica, kind, body, entry.hash.0])?;
     Ok(())
@@ -240,7 +244,9 @@ pub(crate) fn set_aside_from(connection: &Connection, found_by: Incarnation, fro
     let mut insert = connection.prepare("INSERT INTO log_set_aside VALUES (?, ?, ?, ?, ?, ?, ?)")?;
     while let Some(row) = rows.next()? {
         let mut values: Vec<Value> = (0..6).map(|column| row.get(column)).collect::<Result<_>>()?;
-        if let Ok(whole) = row.get(4).and_then(|stored| brief::whole(connection, stored)) {
+        if let (Value::Integer(0), Value::Blob(stored)) = (&values[3], &values[4])
+            && let Ok(whole) = brief::whole(connection, stored.clone())
+        {
             values[4] = Value::Blob(whole.into());
         }
         insert.execute(params_from_iter([Value::Integer(found_by.count as i64)].into_iter().chain(values)))?;
