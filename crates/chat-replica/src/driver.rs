@@ -3,10 +3,11 @@
 //! Batches form by themselves: what arrives while a turn is under way goes into the next. Nothing here waits for anything
 //! but an event, the next wake-up of the protocol, or the disk.
 
+use crate::answers::{Answer, Answers};
 use crate::clock::Clock;
 use crate::desk::{BATCH, BATCH_BYTES, Desk, size};
 use crate::failpoint::{Point, reach};
-use crate::handle::{Control, Declined, Done, Gate, Proposal};
+use crate::handle::{Control, Gate, Proposal};
 use crate::node::{Disk as _, Node, Outbox, Turned};
 use crate::protocol::*;
 use crate::storage::{DiskError, SqliteDisk};
@@ -16,7 +17,7 @@ use chat_core::Applied;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// Events taken from the network in one turn at most.
 const INPUTS: usize = 1024;
@@ -34,8 +35,6 @@ pub enum Ended {
     RolledBack(String),
 }
 
-type Answer = oneshot::Sender<Result<Done, Declined>>;
-
 /// What the driver is connected to.
 pub(crate) struct Wiring {
     pub network: mpsc::Receiver<Input>,
@@ -44,6 +43,7 @@ pub(crate) struct Wiring {
     pub line_bytes: Arc<AtomicUsize>,
     pub control: mpsc::Receiver<Control>,
     pub peers: PeerSender,
+    pub answers: Answers,
     pub subscribers: Arc<Subscribers>,
     pub gate: watch::Sender<Gate>,
     pub status: watch::Sender<Status>,
@@ -201,12 +201,16 @@ impl Driver {
         mut inputs: Vec<Input>,
         proposals: Vec<Proposal>,
     ) -> Result<Turned, DiskError> {
-        inputs.extend(self.desk.propose(self.node.replica(), proposals, &mut tell));
+        let answers = &mut self.wiring.answers;
+        inputs.extend(self.desk.propose(self.node.replica(), proposals, &mut |answer, what| answers.put(answer, what)));
+        answers.leave();
         let clock = self.wiring.clock;
-        let (wiring, desk, ended) = (&self.wiring, &mut self.desk, &mut self.ended);
+        let (wiring, desk, ended) = (&mut self.wiring, &mut self.desk, &mut self.ended);
         let mut out = TurnOut { runtime, wiring, desk, ended, unsent: false };
         let turned = self.node.turn(clock.now(), inputs, &|| clock.now(), &mut out)?;
-        self.desk.turned(&turned, &mut tell);
+        let answers = &mut self.wiring.answers;
+        self.desk.turned(&turned, &mut |answer, what| answers.put(answer, what));
+        answers.leave();
         self.publish();
         Ok(turned)
     }
@@ -235,11 +239,6 @@ impl Wiring {
     }
 }
 
-/// Whoever asked may have gone.
-fn tell(answer: Answer, what: Result<Done, Declined>) {
-    let _ = answer.send(what);
-}
-
 /// Lets the sessions to the peers put on the network what is in their queues: whoever yields is polled again when no task is ready any more, or
 /// after some dozens of them.
 fn flush(runtime: &Runtime) {
@@ -249,7 +248,7 @@ fn flush(runtime: &Runtime) {
 /// What a turn gives to the world.
 struct TurnOut<'d> {
     runtime: &'d Runtime,
-    wiring: &'d Wiring,
+    wiring: &'d mut Wiring,
     desk: &'d mut Desk<Answer>,
     ended: &'d mut Option<Ended>,
     unsent: bool,
@@ -270,7 +269,10 @@ impl Outbox for TurnOut<'_> {
     fn applied(&mut self, entry: &Entry, results: Vec<Applied>, copies: usize) {
         // Before any answer leaves: a read that follows it must wait until it is visible (rule 11).
         self.wiring.answered.store(entry.index, Ordering::Release);
-        let events = self.desk.applied(entry.index, entry.epoch, results, copies, &mut tell);
+        let answers = &mut self.wiring.answers;
+        let tell = &mut |answer, what| answers.put(answer, what);
+        let events = self.desk.applied(entry.index, entry.epoch, results, copies, tell);
+        answers.leave();
         events.for_each(|event| self.wiring.subscribers.tell(event));
     }
 
@@ -288,7 +290,9 @@ impl Outbox for TurnOut<'_> {
                 tracing::info!(%epoch, "no longer primary");
                 // Before anything that rests on it leaves: no read passes from here on (rule 11).
                 self.wiring.close_gate();
-                self.desk.stepped_down(&mut tell);
+                let answers = &mut self.wiring.answers;
+                self.desk.stepped_down(&mut |answer, what| answers.put(answer, what));
+                answers.leave();
             }
             Event::View(at) => {
                 tracing::info!(epoch = %at.view.epoch, primary = %at.view.primary, members = ?at.view.members, "view");

@@ -31,6 +31,7 @@
 //! # Ok(()) }
 //! ```
 
+mod answers;
 pub mod clock;
 pub mod desk;
 pub mod driver;

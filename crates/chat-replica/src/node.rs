@@ -1,7 +1,7 @@
 //! ④ The protocol and its disk, synchronous: what the driver runs, and what a simulation can run.
 //!
-//! A turn does things in the one order that keeps the promises: send what promises nothing, apply and answer what has committed,
-//! make durable what is to be durable with one sync, then send what rests on it.
+//! A turn does things in the one order that keeps the promises: send what promises nothing, make durable what is to be durable with one sync, then
+//! send what rests on it. What has committed is carried out and answered before the sync by a primary, after all that by others.
 
 use crate::failpoint::{Point, reach};
 use crate::protocol::*;
@@ -197,7 +197,12 @@ impl<D: Disk> Node<D> {
         }
         effects.events.into_iter().for_each(|event| out.event(event));
         let sync = !effects.persist.is_empty();
-        self.apply_committed(&effects.persist, out)?;
+        // Whoever asked a primary waits for what it carries out; for what others carry out nobody waits as for what they acknowledge.
+        let apply_first = !sync || self.replica.serving().is_some();
+        self.disk.set_committed(self.replica.committed());
+        if apply_first {
+            self.apply_committed(&effects.persist, out)?;
+        }
         let mut synced = None;
         if sync {
             reach(Point::BeforePersist);
@@ -215,6 +220,10 @@ impl<D: Disk> Node<D> {
         effects.send_after.into_iter().for_each(|envelope| out.send(envelope));
         out.flush();
         reach(Point::AfterPromises);
+        if !apply_first {
+            self.apply_committed(&effects.persist, out)?;
+            self.disk.commit()?;
+        }
         self.show_if_due(now)?;
         Ok(Turned { synced, proposed: effects.proposed })
     }
@@ -255,7 +264,6 @@ impl<D: Disk> Node<D> {
     /// Only committed entries are applied (rule 1).
     fn apply_committed(&mut self, persist: &[Persist], out: &mut dyn Outbox) -> Result<(), D::Error> {
         let committed = self.replica.committed();
-        self.disk.set_committed(committed);
         if !self.can_apply() {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use super::fence::fence;
 use super::{Server, StartError};
+use crate::answers::Answers;
 use crate::clock::Clock;
 use crate::driver::{Driver, Ended, Wiring};
 use crate::handle::{Control, Gate, Handle};
@@ -133,6 +134,7 @@ fn wires(
         line_bytes,
         control: ordered,
         peers,
+        answers: Answers::start(),
         subscribers: Arc::new(Subscribers::new()),
         gate,
         status,
