@@ -129,7 +129,11 @@ impl Service {
     }
 
     pub fn has_work(&self, replica: &Replica) -> bool {
-        !self.line.is_empty() && self.desk.has_room(replica, self.line_is_full())
+        !self.line.is_empty() && self.has_room(replica)
+    }
+
+    fn has_room(&self, replica: &Replica) -> bool {
+        self.desk.has_room(replica, self.line.len(), self.line_is_full())
     }
 
     fn line_is_full(&self) -> bool {
@@ -139,7 +143,7 @@ impl Service {
 
     /// What is in line becomes a batch, or is declined.
     pub fn propose(&mut self, replica: &Replica, told: &mut Told) -> Option<Input> {
-        let some = if self.desk.has_room(replica, self.line_is_full()) { self.line.len().min(BATCH) } else { 0 };
+        let some = if self.has_room(replica) { self.line.len().min(BATCH) } else { 0 };
         self.desk.propose(replica, self.line.drain(..some), &mut |ask, what| told.push((ask, what)))
     }
 
