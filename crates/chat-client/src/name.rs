@@ -90,13 +90,13 @@ mod tests {
 
     #[test]
     fn a_name_is_used_as_a_string_is() {
-        let name = Name::from("ann");
+        let (name, ben, owned) = (Name::from("ann"), Name::from("ben"), "ann".to_owned());
         assert_eq!((name.as_str(), name.len(), name.as_ref()), ("ann", 3, "ann"));
-        assert!(name == *"ann" && name == "ann" && name == "ann".to_owned() && name != "ben");
+        assert!(name == *"ann" && name == "ann" && name == owned && name != "ben");
         assert_eq!((name.to_string(), format!("{name:>5} {name:?}")), ("ann".to_owned(), "  ann \"ann\"".to_owned()));
         assert_eq!(String::from(Name::from(name.to_string())), "ann");
         assert_eq!(HashMap::from([(name.clone(), 7)]).get("ann"), Some(&7));
-        assert!(Name::default().is_empty() && name < Name::from("ben"));
+        assert!(Name::default().is_empty() && name < ben);
         assert_eq!(name.clone().as_ptr(), name.as_ptr());
     }
 }
