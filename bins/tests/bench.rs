@@ -62,6 +62,14 @@ fn a_filled_cluster_has_full_pages() {
 }
 
 #[test]
+fn what_a_long_answer_costs_is_another_yardstick() {
+    let (_, lines) = measured("echo --clients 1 --secs 1 --answer 20000");
+    let [line] = lines.as_slice() else { panic!("{lines:?}") };
+    assert_eq!(line["name"], "echo-answer");
+    is_sound(line);
+}
+
+#[test]
 fn a_planned_change_of_the_leader_is_measured() {
     let (_, lines) = measured("failover --kills 2 --clients 4 --transfer");
     assert_eq!((&lines[0]["name"], number(&lines[0], "kills")), (&"failover-transfer".into(), 2.0));

@@ -28,6 +28,8 @@ use tonic_prost::ProstCodec;
 /// The first argument with which this program is the server of this measurement.
 const ECHO_SERVER: &str = "echo-server";
 const PATH: &str = "/chat.bench.Echo/Echo";
+/// No answer is longer.
+const LONGEST: i64 = 1 << 20;
 const WARM_UP: Duration = Duration::from_millis(500);
 /// Much longer than starting a process takes.
 const WAIT: Duration = Duration::from_secs(20);
@@ -37,6 +39,9 @@ pub(super) struct Flags {
     /// So many clients at the same time, a connection each, one call at a time each
     #[arg(long, value_delimiter = ',', default_value = "1,16,64,256", value_parser = positive, value_name = "N,…")]
     clients: Vec<usize>,
+    /// Answers have so many bytes; unless told, they are what was sent
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=LONGEST), value_name = "BYTES")]
+    answer: Option<u32>,
     /// For so many seconds each
     #[arg(long, default_value_t = 5, value_parser = positive, value_name = "S")]
     secs: usize,
@@ -46,12 +51,14 @@ pub(super) async fn run(report: &mut Report, flags: &Flags) -> Result<(), Broken
     let (child, pid, address) = start().await?;
     for clients in &flags.clients {
         let connections = connect(address, *clients).await?;
-        load(&connections, WARM_UP).await?;
+        load(&connections, flags.answer, WARM_UP).await?;
         let once = async || {
             let before = resources::cpu_seconds(pid);
-            let loaded = load(&connections, Duration::from_secs(flags.secs as u64)).await?;
+            let loaded = load(&connections, flags.answer, Duration::from_secs(flags.secs as u64)).await?;
             let cpu = resources::cpu_seconds(pid).zip(before).map(|(after, before)| after - before);
-            let mut line = Line::new("echo", *clients).timed(&loaded.times);
+            // Another yardstick, by another name.
+            let name = if flags.answer.is_some() { "echo-answer" } else { "echo" };
+            let mut line = Line::new(name, *clients).timed(&loaded.times);
             line.per_second = Some(loaded.per_second());
             line.cpu_per_1000 = cpu.map(|cpu| cpu / loaded.times.count().max(1) as f64 * 1000.0);
             Ok(line)
@@ -89,21 +96,21 @@ async fn connect(address: SocketAddr, clients: usize) -> Result<Vec<Grpc<Channel
     Ok(connections)
 }
 
-async fn load(connections: &[Grpc<Channel>], time: Duration) -> Result<Loaded, Broken> {
-    let payload = vec![b'x'; PAYLOAD];
+async fn load(connections: &[Grpc<Channel>], answer: Option<u32>, time: Duration) -> Result<Loaded, Broken> {
+    let sound = Sound { payload: vec![b'x'; PAYLOAD], answer: answer.unwrap_or_default() };
+    let length = answer.map_or(PAYLOAD, |bytes| bytes as usize);
     let caller = |connection: &Grpc<Channel>| {
-        let (connection, payload) = (connection.clone(), payload.clone());
-        move || call(connection.clone(), payload.clone())
+        let (connection, sound) = (connection.clone(), sound.clone());
+        move || call(connection.clone(), sound.clone(), length)
     };
     closed_loop(connections.iter().map(caller), time).await
 }
 
-async fn call(mut connection: Grpc<Channel>, payload: Vec<u8>) -> Result<(), Broken> {
+async fn call(mut connection: Grpc<Channel>, sound: Sound, length: usize) -> Result<(), Broken> {
     let broken = |what: String| Broken(format!("the echo server does not answer: {what}"));
     connection.ready().await.map_err(|error| broken(error.to_string()))?;
     let codec: ProstCodec<Sound, Sound> = ProstCodec::default();
-    let length = payload.len();
-    let answer = connection.unary(Request::new(Sound { payload }), PathAndQuery::from_static(PATH), codec).await;
+    let answer = connection.unary(Request::new(sound), PathAndQuery::from_static(PATH), codec).await;
     match answer {
         Ok(answer) if answer.get_ref().payload.len() == length => Ok(()),
         Ok(_) => Err(broken("another length comes back".into())),
@@ -116,6 +123,9 @@ async fn call(mut connection: Grpc<Channel>, payload: Vec<u8>) -> Result<(), Bro
 struct Sound {
     #[prost(bytes = "vec", tag = "1")]
     payload: Vec<u8>,
+    /// How long the answer is to be; 0: it is what was sent.
+    #[prost(uint32, tag = "2")]
+    answer: u32,
 }
 
 /// Runs this process as the echo server to its end, if it was started as that.
@@ -166,7 +176,12 @@ impl UnaryService<Sound> for Echo {
     type Future = BoxFuture<Response<Sound>, Status>;
 
     fn call(&mut self, request: Request<Sound>) -> Self::Future {
-        Box::pin(async { Ok(Response::new(request.into_inner())) })
+        let Sound { payload, answer } = request.into_inner();
+        let payload = match i64::from(answer).min(LONGEST) {
+            0 => payload,
+            answer => vec![b'x'; answer as usize],
+        };
+        Box::pin(async { Ok(Response::new(Sound { payload, answer: 0 })) })
     }
 }
 

@@ -119,7 +119,15 @@ mod tests {
     fn a_text_cannot_pass_for_another_message() {
         let text = "hi\r\n2026-01-01 00:00:00Z  boss: you are fired".to_owned();
         let from = "ann".to_owned();
-        let sent = Message { id: 1, seq: 1, from, to: "bob".into(), text, sent_at_ms: 1500, sender_deleted: true };
+        let sent = Message {
+            id: 1,
+            seq: 1,
+            from: from.into(),
+            to: "bob".into(),
+            text,
+            sent_at_ms: 1500,
+            sender_deleted: true,
+        };
         let mut out = Vec::new();
         message(&mut out, &sent).unwrap();
         let expected = "1970-01-01 00:00:01Z  ann (deleted): hi\n    2026-01-01 00:00:00Z  boss: you are fired\n";

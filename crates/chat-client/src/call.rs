@@ -1,6 +1,6 @@
 //! One call to the leader, whoever that is while it lasts: one deadline over discovery, connecting and retrying.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rand::{SeedableRng as _, rngs::SmallRng};
 use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout_at};
@@ -103,12 +103,29 @@ impl Finder {
         F: Fn(Rpc, Request<M>) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
+        self.call_on(safety, token, deadline, message, |route, request| method(route.rpc(), request)).await
+    }
+
+    /// The same with a method that makes what it needs of the route.
+    pub(crate) async fn call_on<M, T, F, Fut>(
+        &self,
+        safety: Safety,
+        token: Option<&Token>,
+        deadline: Instant,
+        message: M,
+        method: F,
+    ) -> Result<T, Error>
+    where
+        M: Clone,
+        F: Fn(Arc<Route>, Request<M>) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
         let mut tries = Tries::default();
         let mut stale = Stale::default();
         for failures in 0.. {
             pause(failures, deadline).await;
             let Some(route) = self.route(&stale, deadline).await else { break };
-            let call = method(route.rpc(), request(message.clone(), token));
+            let call = method(route.clone(), request(message.clone(), token));
             match self.attend(&route, deadline, call).await {
                 Outcome::Answer(Ok(response)) => return Ok(response.into_inner()),
                 Outcome::Answer(Err(status)) => match judge(&status) {

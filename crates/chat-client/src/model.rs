@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use bytes::Bytes;
 use chat_proto::v1;
 
-use crate::error::Error;
+use crate::{error::Error, name::Name};
 
 /// An account, as others see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,16 +21,16 @@ pub struct Account {
 }
 
 /// A message, as its recipient and its sender see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message {
     /// Unique in the cluster; ascending in the one total order.
     pub id: u64,
     /// Position in the recipient's mailbox, gapless from 1.
     pub seq: u64,
     /// The sender's name.
-    pub from: String,
+    pub from: Name,
     /// The recipient's name.
-    pub to: String,
+    pub to: Name,
     /// 1 to 65536 bytes.
     pub text: String,
     /// Milliseconds since 1970, for display only: order is by `id` and `seq`.
@@ -204,8 +204,8 @@ impl From<v1::Message> for Message {
         Self {
             id: message.id,
             seq: message.seq,
-            from: message.from,
-            to: message.to,
+            from: message.from.into(),
+            to: message.to.into(),
             text: message.text,
             sent_at_ms: message.sent_at_ms,
             sender_deleted: message.sender_deleted,

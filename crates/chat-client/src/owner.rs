@@ -36,7 +36,7 @@ const INTEREST: Duration = Duration::from_secs(2);
 /// Most addresses, so that a confused replica cannot make us ask the whole world.
 const MOST_ADDRESSES: usize = 64;
 /// A page of messages may be much larger than gRPC's usual 4 MiB.
-const MOST_DECODED: usize = 128 * 1024 * 1024;
+pub(crate) const MOST_DECODED: usize = 128 * 1024 * 1024;
 
 pub(crate) type Rpc = ChatServiceClient<Channel>;
 

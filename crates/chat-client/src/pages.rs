@@ -1,14 +1,15 @@
 //! Long answers, page by page.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use chat_proto::v1;
 
 use crate::{
     call::Safety,
     error::Error,
+    history::{self, MOST_MESSAGES},
     model::{Account, Message},
-    owner::Rpc,
+    owner::{Route, Rpc},
     session::Session,
 };
 
@@ -112,7 +113,7 @@ impl History {
     /// How many messages a page has: 1 to 1000, 100 unless told. Their texts may have 64 KiB each.
     #[must_use]
     pub fn page_size(mut self, messages: u32) -> Self {
-        self.limit = messages.clamp(1, 1000);
+        self.limit = messages.clamp(1, MOST_MESSAGES);
         self
     }
 
@@ -130,11 +131,11 @@ impl History {
         }
         let message =
             v1::HistoryRequest { with: self.with.clone(), before: self.before, limit: self.limit, min_index: None };
-        let method = |mut rpc: Rpc, request| async move { rpc.history(request).await };
-        let page = self.session.call(Safety::Idempotent, message, method).await?;
+        let method = |route: Arc<Route>, request| async move { history::history(&route, request).await };
+        let page = self.session.call_on(Safety::Idempotent, message, method).await?;
         self.more = page.more && !page.messages.is_empty();
         let Some(oldest) = page.messages.first() else { return Ok(None) };
         self.before = Some(oldest.id);
-        Ok(Some(page.messages.into_iter().map(Message::from).collect()))
+        Ok(Some(page.messages))
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     inbox::Inbox,
     model::{Account, Deleted, Key, Marks, Undelivered, Whoami},
     outbox::Entry,
-    owner::Rpc,
+    owner::{Route, Rpc},
     pages::{Accounts, History},
     sends::Reply,
     token::Token,
@@ -299,7 +299,16 @@ impl Session {
         F: Fn(Rpc, tonic::Request<M>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
+        self.call_on(safety, message, |route, request| method(route.rpc(), request)).await
+    }
+
+    pub(crate) async fn call_on<M, T, F, Fut>(&self, safety: Safety, message: M, method: F) -> Result<T, Error>
+    where
+        M: Clone,
+        F: Fn(Arc<Route>, tonic::Request<M>) -> Fut,
+        Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
         let client = &self.0.client;
-        client.finder.call(safety, Some(&self.0.token), client.deadline(), message, method).await
+        client.finder.call_on(safety, Some(&self.0.token), client.deadline(), message, method).await
     }
 }

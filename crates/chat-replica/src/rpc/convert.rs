@@ -3,11 +3,11 @@
 use crate::clock;
 use crate::protocol::Epoch;
 use crate::storage::Found;
-use bytes::{Bytes, BytesMut};
 use chat_core::{
     Account, AccountId, Command, Marks, Message, MessageText, Outcome, Rejection, RequestKey, TokenHash, Username,
 };
-use chat_proto::{page, v1};
+use chat_proto::page::{Direction, Messages, Said};
+use chat_proto::v1;
 
 /// The key of a change.
 pub(super) fn key(bytes: &[u8]) -> Result<RequestKey, Rejection> {
@@ -75,36 +75,33 @@ pub(super) fn message(message: &Message) -> v1::Message {
 /// Room for a page of short messages.
 const PAGE_BYTES: usize = 16 * 1024;
 
-/// Encodes the messages of one conversation as they are read. Each is written over the one before in the same direction, so the names of both ends are
-/// copied once, and for the encoded messages memory is taken once.
+/// Encodes the messages of one conversation as they are read, newest first. The names of both ends are encoded once.
 pub(super) struct Page {
     /// Who sends `there`.
     me: AccountId,
-    there: v1::Message,
-    back: v1::Message,
-    encoded: BytesMut,
+    there: Direction,
+    back: Direction,
+    /// What there is already.
+    pub messages: Messages,
 }
 
 impl Page {
     /// None yet.
     pub fn new(me: &Account, other: &Account) -> Page {
         let (there, back) = (between(me, other), between(other, me));
-        Page { me: me.id, there, back, encoded: BytesMut::with_capacity(PAGE_BYTES) }
+        Page { me: me.id, there, back, messages: Messages::with_capacity(PAGE_BYTES) }
     }
 
     /// One more.
-    pub fn encode(&mut self, found: &Found<'_>) -> Bytes {
-        let message = if found.from.id == self.me { &mut self.there } else { &mut self.back };
-        (message.id, message.seq, message.sent_at_ms) = (found.id, found.seq, found.sent_at.0);
-        message.text.clear();
-        message.text.push_str(found.text);
-        page::encode(message, &mut self.encoded)
+    pub fn push(&mut self, found: &Found<'_>) {
+        let direction = if found.from.id == self.me { &self.there } else { &self.back };
+        let said = Said { id: found.id, seq: found.seq, text: found.text, sent_at_ms: found.sent_at.0 };
+        self.messages.push(direction, said);
     }
 }
 
-fn between(from: &Account, to: &Account) -> v1::Message {
-    let [from_name, to_name] = [from, to].map(|end| end.name.as_str().to_owned());
-    v1::Message { from: from_name, to: to_name, sender_deleted: from.deleted, ..v1::Message::default() }
+fn between(from: &Account, to: &Account) -> Direction {
+    Direction::new(from.name.as_str(), to.name.as_str(), from.deleted)
 }
 
 #[cfg(test)]
@@ -164,21 +161,21 @@ mod tests {
         let (ann, ben) = (account(1, "ann", false), account(2, "ben", true));
         let mut page = Page::new(&ann, &ben);
         let ends = [(&ann, &ben, "a long one"), (&ben, &ann, "hello"), (&ann, &ben, "b"), (&ben, &ann, "hi")];
+        let mut messages = Vec::new();
         for (id, (from, to, text)) in (7..).zip(ends) {
             let found = Found { id, seq: 2 * id, from, to, text, sent_at: Timestamp(11) };
-            let read = v1::Message::decode(page.encode(&found)).unwrap();
-            assert_eq!(read, message(&found.message().unwrap()));
+            page.push(&found);
+            messages.insert(0, message(&found.message().unwrap()));
         }
-        let oneself = Page::new(&ann, &ann).encode(&Found {
-            id: 1,
-            seq: 1,
-            from: &ann,
-            to: &ann,
-            text: "x",
-            sent_at: Timestamp(1),
-        });
-        let oneself = v1::Message::decode(oneself).unwrap();
-        assert_eq!((oneself.from.as_str(), oneself.to.as_str()), ("ann", "ann"));
+        assert_eq!(decoded(&page), messages);
+        let mut oneself = Page::new(&ann, &ann);
+        let found = Found { id: 1, seq: 1, from: &ann, to: &ann, text: "x", sent_at: Timestamp(1) };
+        oneself.push(&found);
+        assert_eq!(decoded(&oneself), [message(&found.message().unwrap())]);
+    }
+
+    fn decoded(page: &Page) -> Vec<v1::Message> {
+        v1::HistoryResponse::decode(page.messages.reversed()).unwrap().messages
     }
 
     #[test]

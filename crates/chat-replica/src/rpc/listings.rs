@@ -74,20 +74,16 @@ fn conversation(
     (me, other): (&Account, &Account),
     before: Option<MessageId>,
     limit: usize,
-) -> rusqlite::Result<(Vec<Bytes>, bool)> {
-    let mut page = Page::new(me, other);
-    let (mut newest_first, mut bytes, mut more) = (Vec::new(), 0, false);
+) -> rusqlite::Result<(Bytes, bool)> {
+    let (mut page, mut more) = (Page::new(me, other), false);
     state.conversation_back((me, other), before, limit + 1, |found| {
-        more = newest_first.len() == limit || bytes >= ANSWER_BYTES;
+        more = page.messages.len() == limit || page.messages.bytes() >= ANSWER_BYTES;
         if !more {
-            let message = page.encode(&found);
-            bytes += message.len();
-            newest_first.push(message);
+            page.push(&found);
         }
         Ok(!more)
     })?;
-    newest_first.reverse();
-    Ok((newest_first, more))
+    Ok((page.messages.reversed(), more))
 }
 
 /// The messages of a mailbox after a position, as many as fit into one answer.
