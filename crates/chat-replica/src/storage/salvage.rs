@@ -4,7 +4,7 @@
 //!
 //! | what | proof |
 //! | --- | --- |
-//! | log entries | the chain of hashes, from the first on; that none is missing at the end: the mark, and the facts |
+//! | log entries, with texts from the messages (`brief`) | the chain of hashes, from the first on; that none is missing at the end: the mark, and the facts |
 //! | promise, process run, disk | the page's checksum, or else the mark, whose facts are always synced; the later of both |
 //! | committed index | either: it is a lower bound |
 //! | cluster | the page's checksum, or else the file `identity`, or else the founding in the log |
