@@ -212,6 +212,23 @@ fn a_record_takes_few_bytes_where_keys_are_nearly_in_order() {
     }
 }
 
+/// SQLite keeps what is too long for a page on pages of its own.
+#[test]
+fn a_block_is_a_page() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("db");
+    let mut connection = crate::storage::disk::connect(&path, rusqlite::OpenFlags::default()).expect("a database");
+    migrations::migrate(&mut connection).expect("made");
+    let pages =
+        || connection.pragma_query_value(None, "page_count", |row| row.get::<_, i64>(0)).expect("counted") as usize;
+    let (before, mut model) = (pages(), Model::new(6));
+    for _ in 0..2 {
+        Requests::new(&connection).insert(model.batch(Keys::InOrder, 8192)).expect("inserted");
+    }
+    let (pages, blocks) = (pages() - before, shaped(&connection).len());
+    assert!(pages <= blocks + 4, "{pages} pages for {blocks} blocks");
+}
+
 /// Whatever the keys are, one more is a look at a few rows and a change of a few pages.
 #[test]
 fn a_record_among_many_is_found_and_inserted_in_a_few_steps() {
