@@ -39,11 +39,14 @@ impl Requests<'_> {
     /// SQLite's own, and damage.
     pub(in crate::storage) fn insert(self, entries: impl IntoIterator<Item = Entry>) -> Result<()> {
         let mut entries = entries.into_iter().peekable();
-        while let Some(entry) = entries.peek() {
+        while let Some(entry) = entries.next() {
             let place = entry.place();
-            let (home, next) = (self.home(place)?, self.after(place)?);
+            let home = self.home(place)?;
+            // Nobody asks where the next block begins while one record is to be added, and it fits.
+            let next = if entries.peek().is_some() { self.after(place)? } else { None };
             let is_here = |entry: &Entry| next.is_none_or(|next| entry.place() < next);
-            self.add(home, next, place, std::iter::from_fn(|| entries.next_if(is_here)))?;
+            let others = std::iter::from_fn(|| entries.next_if(is_here));
+            self.add(home, place, std::iter::once(entry).chain(others))?;
         }
         Ok(())
     }
@@ -55,15 +58,16 @@ impl Requests<'_> {
         })
     }
 
-    /// Adds records, the first of which has this place, to a block that has no place for those from `next` on.
-    fn add(self, home: Home, next: Option<Place>, place: Place, new: impl Iterator<Item = Entry>) -> Result<()> {
+    /// Adds records, the first of which has this place, to the block that they belong in.
+    fn add(self, home: Home, place: Place, new: impl Iterator<Item = Entry>) -> Result<()> {
         let Home { number, mut block } = home;
         let (end, bytes) = block.split_off(place)?;
         let tail = Tail { end, bytes };
         let mut packer = Packer::behind(block, end);
         let new = merge(&mut packer, &tail, place, new)?;
         let mut blocks = packer.finish();
-        if let Some(next) = next.filter(|_| blocks.len() > 1)
+        if blocks.len() > 1
+            && let Some(next) = self.after(place)?
             && !self.pour(&mut blocks, next)?
             && !tail.bytes.is_empty()
         {

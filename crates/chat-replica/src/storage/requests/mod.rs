@@ -16,7 +16,7 @@ mod tests;
 pub(super) use block::Entry;
 
 use super::state::{corrupt, number};
-use block::{Entries, Place, damaged};
+use block::{Entries, Place, damaged, place};
 use chat_core::{BodyHash, RequestKey, RequestRecord, Scope, codec};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Result, Row};
@@ -57,7 +57,7 @@ impl<'c> Requests<'c> {
     /// # Errors
     /// SQLite's own, and damage.
     pub(super) fn find(self, key: &RequestKey, scope: Scope) -> Result<Option<RequestRecord>> {
-        let wanted = (*key, scope);
+        let wanted = place(key, scope);
         self.at(wanted, |row| {
             for entry in Entries::new(records(row)?) {
                 let entry = entry?;
@@ -129,18 +129,17 @@ fn records<'r>(row: &'r Row<'_>) -> Result<&'r [u8]> {
 /// Where a row's block begins.
 fn first(row: &Row<'_>, column: usize) -> Result<Place> {
     let bytes: [u8; 24] = row.get(column)?;
-    let mut key = RequestKey([0; 16]);
-    let mut scope = [0; 8];
-    key.0.copy_from_slice(&bytes[..16]);
+    let (mut key, mut scope) = ([0; 16], [0; 8]);
+    key.copy_from_slice(&bytes[..16]);
     scope.copy_from_slice(&bytes[16..]);
-    Ok((key, Scope::from_u64(u64::from_be_bytes(scope))))
+    Ok((u128::from_be_bytes(key), u64::from_be_bytes(scope)))
 }
 
 /// A place as bytes, which are in the same order.
 fn first_bytes((key, scope): Place) -> [u8; 24] {
     let mut bytes = [0; 24];
-    bytes[..16].copy_from_slice(&key.0);
-    bytes[16..].copy_from_slice(&scope.as_u64().to_be_bytes());
+    bytes[..16].copy_from_slice(&key.to_be_bytes());
+    bytes[16..].copy_from_slice(&scope.to_be_bytes());
     bytes
 }
 

@@ -55,7 +55,7 @@ enum Keys {
 
 /// What is expected, and what makes it.
 struct Model {
-    all: BTreeMap<Place, RequestRecord>,
+    all: BTreeMap<(RequestKey, Scope), RequestRecord>,
     numbers: Numbers,
     millis: u64,
     messages: u64,
