@@ -8,7 +8,7 @@
 
 use super::marks;
 use super::postings::{Place, Postings};
-use super::requests::{Entry, Requests};
+use super::requests::{self, Entry, Requests};
 use chat_core::{
     Account, AccountId, Counters, DisplayName, Lookup, Marks, Message, MessageId, MessageText, PasswordHash, Pattern,
     Read, RequestKey, RequestRecord, Row, Scope, Session, Store, Timestamp, TokenHash, Username,
@@ -115,12 +115,7 @@ impl<'c> SqliteState<'c> {
         Ok(applied.unwrap_or_default() as u64)
     }
 
-    /// The highest key of all requests; zeros if there is none.
-    pub(crate) fn newest_request(&self) -> Result<RequestKey> {
-        self.requests().newest()
-    }
-
-    fn requests(&self) -> Requests<'c> {
+    pub(super) fn requests(&self) -> Requests<'c> {
         Requests::new(self.connection)
     }
 
@@ -193,7 +188,7 @@ impl Lookup for SqliteState<'_> {
     }
 
     fn request(&self, key: &RequestKey, scope: Scope) -> Result<Option<RequestRecord>> {
-        self.requests().find(key, scope)
+        self.requests().find(requests::place(key, scope)).map(requests::Found::record)
     }
 
     fn marks(&self, account: AccountId) -> Result<Marks> {
@@ -334,7 +329,7 @@ impl Store for SqliteState<'_> {
     }
 
     fn insert_request(&mut self, key: &RequestKey, scope: Scope, record: &RequestRecord) -> Result<()> {
-        self.insert_requests([(key, scope, record)])
+        self.requests().insert([Entry { key: *key, scope, record: record.clone() }])
     }
 }
 
@@ -353,18 +348,6 @@ impl SqliteState<'_> {
             Place { id: id.0, seq: *seq, from: from.id.0, to: to.id.0 }
         });
         self.postings().add(&Vec::from_iter(places))
-    }
-
-    pub(crate) fn insert_requests<'r>(
-        &mut self,
-        requests: impl IntoIterator<Item = (&'r RequestKey, Scope, &'r RequestRecord)>,
-    ) -> Result<()> {
-        let entry = |(key, scope, record): (&RequestKey, Scope, &RequestRecord)| Entry {
-            key: *key,
-            scope,
-            record: record.clone(),
-        };
-        self.requests().insert(requests.into_iter().map(entry))
     }
 }
 

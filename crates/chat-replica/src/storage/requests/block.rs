@@ -36,13 +36,18 @@ pub(in crate::storage) struct Entry {
 }
 
 impl Entry {
+    /// The record at a place.
+    pub fn at((key, scope): Place, record: RequestRecord) -> Entry {
+        Entry { key: RequestKey(key.to_be_bytes()), scope: Scope::from_u64(scope), record }
+    }
+
     pub fn place(&self) -> Place {
         place(&self.key, self.scope)
     }
 }
 
 /// Where a record of this key and scope is in the order of all.
-pub(super) fn place(key: &RequestKey, scope: Scope) -> Place {
+pub(in crate::storage) fn place(key: &RequestKey, scope: Scope) -> Place {
     (u128::from_be_bytes(key.0), scope.as_u64())
 }
 

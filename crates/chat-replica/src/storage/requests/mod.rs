@@ -9,14 +9,16 @@
 //! begins: SQLite's tables without row ids would keep whole blocks in the upper nodes of their trees, which would then be many levels deep.
 
 mod block;
+mod gaps;
 mod insert;
 #[cfg(test)]
 mod tests;
 
-pub(super) use block::Entry;
+pub(super) use block::{Entry, Place, place};
+pub(super) use gaps::{Gap, Gaps};
 
 use super::state::{corrupt, number};
-use block::{Entries, Place, damaged, place};
+use block::{Entries, damaged};
 use chat_core::{BodyHash, RequestKey, RequestRecord, Scope, codec};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Result, Row};
@@ -38,8 +40,24 @@ pub(super) const AT: &str =
     "SELECT number, records, first FROM request_blocks WHERE first <= ?1 ORDER BY first DESC LIMIT 1";
 /// Where the next block begins.
 pub(super) const AFTER: &str = "SELECT first FROM request_blocks WHERE first > ?1 ORDER BY first LIMIT 1";
-const LAST: &str = "SELECT records FROM request_blocks ORDER BY first DESC LIMIT 1";
 const ALL: &str = "SELECT number, records, first FROM request_blocks ORDER BY first";
+
+/// What a look at a place has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Record(RequestRecord),
+    /// Nothing there, nor around it.
+    Nothing(Gap),
+}
+
+impl Found {
+    pub fn record(self) -> Option<RequestRecord> {
+        match self {
+            Found::Record(record) => Some(record),
+            Found::Nothing(_) => None,
+        }
+    }
+}
 
 /// The records of all requests.
 #[derive(Clone, Copy, Debug)]
@@ -52,34 +70,31 @@ impl<'c> Requests<'c> {
         Requests { connection }
     }
 
-    /// What a request has done, if it is known.
+    /// What a request has done; if that is not known, where it would be.
     ///
     /// # Errors
     /// SQLite's own, and damage.
-    pub(super) fn find(self, key: &RequestKey, scope: Scope) -> Result<Option<RequestRecord>> {
-        let wanted = place(key, scope);
-        self.at(wanted, |row| {
+    pub(super) fn find(self, wanted: Place) -> Result<Found> {
+        let found = self.at(wanted, |row| {
+            let mut after = first(row, 2)?;
             for entry in Entries::new(records(row)?) {
                 let entry = entry?;
-                if entry.place() >= wanted {
-                    return Ok((entry.place() == wanted).then_some(entry.record));
+                let place = entry.place();
+                if place == wanted {
+                    return Ok(Ok(entry.record));
                 }
+                if place > wanted {
+                    return Ok(Err((after, Some(place))));
+                }
+                after = place;
             }
-            Ok(None)
+            Ok(Err((after, None)))
+        })?;
+        Ok(match found {
+            Ok(record) => Found::Record(record),
+            Err((after, Some(before))) => Found::Nothing(Gap { after, before: Some(before) }),
+            Err((after, None)) => Found::Nothing(Gap { after, before: self.after(wanted)? }),
         })
-    }
-
-    /// The highest key; zeros if there is none.
-    ///
-    /// # Errors
-    /// SQLite's own, and damage.
-    pub(super) fn newest(self) -> Result<RequestKey> {
-        let mut statement = self.connection.prepare_cached(LAST)?;
-        let last = statement.query_row([], |row| {
-            let bytes = row.get_ref(0)?.as_blob().map_err(|error| corrupt(0, Type::Blob, error))?;
-            Entries::new(bytes).last().transpose()
-        });
-        Ok(last.optional()?.flatten().map_or(RequestKey([0; 16]), |entry| entry.key))
     }
 
     /// Shows every record, in the order of keys and scopes.

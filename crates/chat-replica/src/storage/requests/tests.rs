@@ -132,17 +132,27 @@ impl Model {
         };
         requests.for_each(visit).expect("read");
         assert_eq!(all.next(), None);
-        let newest = self.all.last_key_value().map_or(RequestKey([0; 16]), |((key, _), _)| *key);
-        assert_eq!(requests.newest().expect("read"), newest);
         let step = 1 + self.all.len() / 500;
         for ((key, scope), record) in self.all.iter().step_by(step) {
-            assert_eq!(requests.find(key, *scope).expect("read").as_ref(), Some(record));
+            assert_eq!(found(requests, key, *scope).as_ref(), Some(record));
             for (key, scope) in [(self.numbers.key(self.millis), *scope), (*key, Scope::from_u64(9999))] {
-                assert_eq!(requests.find(&key, scope).expect("read"), self.all.get(&(key, scope)).cloned());
+                assert_eq!(found(requests, &key, scope), self.all.get(&(key, scope)).cloned());
+                self.compare_gap(requests.find(place(&key, scope)).expect("read"));
             }
         }
         shaped(connection);
     }
+
+    fn compare_gap(&self, found: Found) {
+        let Found::Nothing(Gap { after, before }) = found else { return };
+        let record_place = |(key, scope): &(RequestKey, Scope)| place(key, *scope);
+        let mut beyond = self.all.keys().map(record_place).skip_while(|place| *place <= after);
+        assert!(beyond.next().is_none_or(|next| before.is_some_and(|before| before <= next)), "nothing is in a gap");
+    }
+}
+
+fn found(requests: Requests<'_>, key: &RequestKey, scope: Scope) -> Option<RequestRecord> {
+    requests.find(place(key, scope)).expect("read").record()
 }
 
 /// How long the blocks are, in order. No block is too long, and each has what begins at it and before the next.
@@ -264,8 +274,8 @@ fn a_record_among_many_is_found_and_inserted_in_a_few_steps() {
             let batch = model.batch(keys, 1);
             for Entry { key, scope, .. } in &batch {
                 taken("", u64::MAX);
-                assert_eq!(requests.find(key, *scope).expect("read"), None);
-                taken("a look", 20);
+                assert_eq!(found(requests, key, *scope), None);
+                taken("a look", 40);
             }
             connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("moved");
             taken("", u64::MAX);
@@ -309,7 +319,7 @@ fn a_damaged_block_is_an_error() {
         connection.execute_batch(damage).expect("damaged");
         let errors = [
             requests.for_each(|_, _, _| ()).err(),
-            requests.find(&RequestKey([255; 16]), Scope::Service).err(),
+            requests.find((u128::MAX, 0)).err(),
             requests.insert(model.batch(Keys::InOrder, 1)).err(),
         ];
         let is_damage = |error: &Option<_>| error.as_ref().is_some_and(crate::storage::damage::is_damage);
