@@ -31,10 +31,10 @@ impl Scope {
     }
 }
 
-/// Tells one body from another: the first 16 bytes of a BLAKE3 hash. Only the owner of a key can gain from a
-/// collision, and then only to be given their own first outcome.
+/// Tells one body from another: the first 8 bytes of a BLAKE3 hash. Whoever uses a key again by mistake is told so, but for one time in 2^64. To
+/// look for a collision is no use: only the owner of a key can, and then only to be given their own first outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BodyHash(pub [u8; 16]);
+pub struct BodyHash(pub [u8; 8]);
 
 impl BodyHash {
     /// Of what the client asked for, without what the primary adds; `None` for commands without a key.
@@ -72,8 +72,8 @@ impl Body {
     }
 
     fn finish(&self) -> BodyHash {
-        let mut first = [0; 16];
-        first.copy_from_slice(&self.0.finalize().as_bytes()[..16]);
+        let mut first = [0; 8];
+        first.copy_from_slice(&self.0.finalize().as_bytes()[..8]);
         BodyHash(first)
     }
 }

@@ -57,7 +57,7 @@ fn state(changed: u64) -> MemoryStore {
         Answer::Deleted { discarded: value(1) },
     ];
     for (number, answer) in answers.into_iter().enumerate() {
-        let body = BodyHash([value(1) as u8; 16]);
+        let body = BodyHash([value(1) as u8; 8]);
         let scope = Scope::from_u64(value(1));
         let key = key(value(10 * number as u64) as u8);
         store.insert_request(&key, scope, &RequestRecord { body, answer }).unwrap();

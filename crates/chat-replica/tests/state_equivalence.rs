@@ -106,8 +106,8 @@ fn a_damaged_row_is_an_error() {
         "UPDATE accounts SET name = '-'",
         "UPDATE accounts SET id = -5",
         "UPDATE mailboxes SET last = -1",
-        "UPDATE requests SET answer = x'ff'",
-        "UPDATE requests SET body = x'00'",
+        "UPDATE request_blocks SET records = x'ff'",
+        "UPDATE request_blocks SET records = substr(records, 1, length(records) - 1)",
         "UPDATE accounts SET password = 'in clear'",
     ] {
         let transaction = connection.transaction().unwrap();

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension as _, Result};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Version 9 of the tables.
+/// Version 10 of the tables.
 pub(crate) const DISCARDED_SCHEMA: &str = "
 -- Messages that were discarded: the log's entries in brief need their texts.
 CREATE TABLE discarded (

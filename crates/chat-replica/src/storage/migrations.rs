@@ -7,6 +7,7 @@ use super::brief::DISCARDED_SCHEMA;
 use super::log_table::{LOG_SCHEMA, REDO_SCHEMA, VIEWS_SCHEMA};
 use super::marks::MARKS_SCHEMA;
 use super::postings::{self, POSTINGS_SCHEMA};
+use super::requests;
 use super::state::{ACCOUNTS_LISTED, STATE_SCHEMA};
 
 /// Step n brings a file from version n-1 to version n. Released steps are never changed: new ones are appended.
@@ -19,6 +20,7 @@ const STEPS: &[Step] = &[
     Step::Sql(POSTINGS_SCHEMA),
     Step::Code(postings::build),
     Step::Sql(MARKS_SCHEMA),
+    Step::Code(requests::build),
     Step::Sql(DISCARDED_SCHEMA),
 ];
 

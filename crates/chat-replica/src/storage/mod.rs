@@ -23,6 +23,7 @@
 //! | `messages` | how messages are read from it |
 //! | `marks` | how far mailboxes have come |
 //! | `postings` | where the messages of a mailbox and of a conversation are |
+//! | `requests` | what each request has done, so that it is carried out once |
 //! | `wal` | SQLite's write-ahead log: how long it gets, and how it goes into the database |
 //! | `write_back` | what they changed and is not written yet, and the rows that they look up again and again |
 //! | `readers` | connections that look at the state beside the writer |
@@ -48,6 +49,7 @@ mod protect;
 pub mod readers;
 pub(crate) mod recovery;
 mod redo;
+mod requests;
 pub(crate) mod salvage;
 pub(crate) mod scrub;
 pub mod state;

@@ -3,15 +3,15 @@
 //! Transactions are the caller's: the state changes together with the applied index that describes it. Statements
 //! are prepared once per connection; the connection's cache must hold [`STATEMENTS`] of them to keep them all.
 //!
-//! What grows with history is appended to: messages by id, requests by a key that begins with the time; where the messages of a mailbox and of a
-//! conversation are is in `postings`. The names of both ends of a message, and whether its sender is gone, are looked up when it is read.
+//! What grows with history is appended to: messages by id. Where the messages of a mailbox and of a conversation are is in `postings`, and what
+//! requests have done in `requests`. The names of both ends of a message, and whether its sender is gone, are looked up when it is read.
 
 use super::marks;
 use super::postings::{Place, Postings};
-use chat_core::codec;
+use super::requests::{self, Entry, Requests};
 use chat_core::{
-    Account, AccountId, BodyHash, Counters, DisplayName, Lookup, Marks, Message, MessageId, MessageText, PasswordHash,
-    Pattern, Read, RequestKey, RequestRecord, Row, Scope, Session, Store, Timestamp, TokenHash, Username,
+    Account, AccountId, Counters, DisplayName, Lookup, Marks, Message, MessageId, MessageText, PasswordHash, Pattern,
+    Read, RequestKey, RequestRecord, Row, Scope, Session, Store, Timestamp, TokenHash, Username,
 };
 use rusqlite::types::Type;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Result};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 /// How many different statements there are here, rounded up: for
 /// [`Connection::set_prepared_statement_cache_capacity`].
-pub const STATEMENTS: usize = 48;
+pub const STATEMENTS: usize = 64;
 
 /// Version 1 of the tables of the state.
 pub(crate) const STATE_SCHEMA: &str = "
@@ -115,10 +115,8 @@ impl<'c> SqliteState<'c> {
         Ok(applied.unwrap_or_default() as u64)
     }
 
-    /// The highest key of all requests; zeros if there is none.
-    pub(crate) fn newest_request(&self) -> Result<RequestKey> {
-        let newest = self.one("SELECT max(key) FROM requests", [], |row| row.get::<_, Option<[u8; 16]>>(0))?;
-        Ok(RequestKey(newest.flatten().unwrap_or_default()))
+    pub(super) fn requests(&self) -> Requests<'c> {
+        Requests::new(self.connection)
     }
 
     pub(super) fn postings(&self) -> Postings<'c> {
@@ -190,8 +188,7 @@ impl Lookup for SqliteState<'_> {
     }
 
     fn request(&self, key: &RequestKey, scope: Scope) -> Result<Option<RequestRecord>> {
-        let sql = "SELECT body, answer FROM requests WHERE key = ?1 AND scope = ?2";
-        self.one(sql, (&key.0, int(scope.as_u64())), |row| record(row, 0))
+        self.requests().find(requests::place(key, scope)).map(requests::Found::record)
     }
 
     fn marks(&self, account: AccountId) -> Result<Marks> {
@@ -280,11 +277,7 @@ impl Read for SqliteState<'_> {
             visit(Row::Message { id, seq, from, to, text: &text, sent_at: Timestamp(row.get(5)?) });
             Ok(())
         })?;
-        self.each("SELECT key, scope, body, answer FROM requests ORDER BY key, scope", |row| {
-            let (key, scope) = (RequestKey(row.get(0)?), Scope::from_u64(number(row, 1)?));
-            visit(Row::Request { key: &key, scope, record: &record(row, 2)? });
-            Ok(())
-        })
+        self.requests().for_each(|key, scope, record| visit(Row::Request { key, scope, record }))
     }
 }
 
@@ -340,7 +333,7 @@ impl Store for SqliteState<'_> {
     }
 
     fn insert_request(&mut self, key: &RequestKey, scope: Scope, record: &RequestRecord) -> Result<()> {
-        self.insert_requests([(key, scope, record)])
+        self.requests().insert([Entry { key: *key, scope, record: record.clone() }])
     }
 }
 
@@ -359,18 +352,6 @@ impl SqliteState<'_> {
             Place { id: id.0, seq: *seq, from: from.id.0, to: to.id.0 }
         });
         self.postings().add(&Vec::from_iter(places))
-    }
-
-    pub(crate) fn insert_requests<'r>(
-        &mut self,
-        requests: impl IntoIterator<Item = (&'r RequestKey, Scope, &'r RequestRecord)>,
-    ) -> Result<()> {
-        let sql = "INSERT INTO requests (key, scope, body, answer) VALUES (?1, ?2, ?3, ?4)";
-        let mut statement = self.prepare(sql)?;
-        requests.into_iter().try_for_each(|(key, scope, record)| {
-            let answer = codec::encode_answer(&record.answer);
-            statement.execute((&key.0, int(scope.as_u64()), &record.body.0, answer)).map(drop)
-        })
     }
 }
 
@@ -430,15 +411,10 @@ fn session(row: &rusqlite::Row<'_>) -> Result<Session> {
     })
 }
 
-fn record(row: &rusqlite::Row<'_>, first: usize) -> Result<RequestRecord> {
-    let bytes = row.get_ref(first + 1)?.as_blob().map_err(|error| corrupt(first + 1, Type::Blob, error))?;
-    let answer = codec::decode_answer(bytes).map_err(|error| corrupt(first + 1, Type::Blob, error))?;
-    Ok(RequestRecord { body: BodyHash(row.get(first)?), answer })
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::postings::{BELOW, Index};
+    use super::super::requests::{AFTER, AT};
     use super::*;
 
     #[test]
@@ -450,6 +426,8 @@ mod tests {
             (LISTED, "INDEX accounts_listed (name=?)"),
             (SESSIONS_OF, "INDEX sessions_by_account (account=?)"),
             (EXPIRED, "INDEX sessions_by_expiry (expires_at<?)"),
+            (AT, "request_blocks USING INDEX request_blocks_by_first (first<?)"),
+            (AFTER, "request_blocks USING COVERING INDEX request_blocks_by_first (first>?)"),
             (BELOW, "runs USING PRIMARY KEY (first<?)"),
             (Index::Mailboxes.forwards(), "mailbox_postings USING PRIMARY KEY (run=? AND (x,y,z)>(?,?,?))"),
             (Index::Mailboxes.backwards(), "mailbox_postings USING PRIMARY KEY (run=? AND (x,y,z)<(?,?,?))"),

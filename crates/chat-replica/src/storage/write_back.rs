@@ -8,6 +8,7 @@
 //! ([`WriteBack::is_full`]). While some are being written by another thread ([`WriteBack::hand_over`]), they are looked up here, too.
 
 use super::intake::run;
+use super::requests::{self, Entry, Found, Gaps, Place};
 use super::state::SqliteState;
 use chat_core::{
     Account, AccountId, Command, Counters, Lookup, Marks, Message, PasswordHash, RequestKey, RequestRecord, Scope,
@@ -53,8 +54,8 @@ struct Known {
     names: LruCache<Username, AccountId>,
     sessions: LruCache<TokenHash, Session>,
     marks: LruCache<AccountId, Marks>,
-    /// The highest key of a request in the database; keys begin with the time, so most new ones are above. `None`: not looked up yet.
-    newest: Option<RequestKey>,
+    /// Where no requests are.
+    gaps: Gaps,
 }
 
 /// Not in the database yet.
@@ -67,7 +68,7 @@ pub(crate) struct Waiting {
     sessions: BTreeMap<TokenHash, Option<Session>>,
     marks: BTreeMap<AccountId, Marks>,
     messages: Vec<Arc<Message>>,
-    requests: BTreeMap<(RequestKey, Scope), RequestRecord>,
+    requests: BTreeMap<Place, RequestRecord>,
     bytes: usize,
 }
 
@@ -95,7 +96,7 @@ impl Waiting {
         }
         state.set_all_marks(self.marks.iter().map(|(account, marks)| (*account, *marks)))?;
         state.insert_messages(&self.messages)?;
-        state.insert_requests(self.requests.iter().map(|((key, scope), record)| (key, *scope, record)))
+        state.requests().insert(self.requests.iter().map(|(place, record)| Entry::at(*place, record.clone())))
     }
 }
 
@@ -108,7 +109,7 @@ impl WriteBack {
             names: LruCache::new(ROWS),
             sessions: LruCache::new(ROWS),
             marks: LruCache::new(ROWS),
-            newest: None,
+            gaps: Gaps::default(),
         };
         WriteBack { known: RefCell::new(known), waiting: Waiting::default(), leaving: None, portion: PORTION }
     }
@@ -186,9 +187,7 @@ impl WriteBack {
         for (account, marks) in &waiting.marks {
             known.marks.put(*account, *marks);
         }
-        if let Some(((last, _), _)) = waiting.requests.last_key_value() {
-            known.newest = known.newest.map(|newest| newest.max(*last));
-        }
+        known.gaps.fill(&waiting.requests);
         waiting
     }
 }
@@ -284,16 +283,21 @@ impl Lookup for CachedState<'_> {
     }
 
     fn request(&self, key: &RequestKey, scope: Scope) -> Result<Option<RequestRecord>> {
-        let row = (*key, scope);
-        if let Some(record) = self.cache.unwritten().find_map(|unwritten| unwritten.requests.get(&row)) {
+        let place = requests::place(key, scope);
+        if let Some(record) = self.cache.unwritten().find_map(|unwritten| unwritten.requests.get(&place)) {
             return Ok(Some(record.clone()));
         }
         let known = &mut *self.cache.known.borrow_mut();
-        let newest = match known.newest {
-            Some(newest) => newest,
-            None => *known.newest.insert(self.database()?.newest_request()?),
-        };
-        if *key > newest { Ok(None) } else { self.database()?.request(key, scope) }
+        if known.gaps.have(place) {
+            return Ok(None);
+        }
+        match self.database()?.requests().find(place)? {
+            Found::Record(record) => Ok(Some(record)),
+            Found::Nothing(gap) => {
+                known.gaps.found(place, gap, self.cache.leaving.as_ref().map(|leaving| &leaving.requests));
+                Ok(None)
+            }
+        }
     }
 
     fn marks(&self, account: AccountId) -> Result<Marks> {
@@ -370,7 +374,7 @@ impl Store for CachedState<'_> {
     }
 
     fn insert_request(&mut self, key: &RequestKey, scope: Scope, record: &RequestRecord) -> Result<()> {
-        self.cache.waiting.requests.insert((*key, scope), record.clone());
+        self.cache.waiting.requests.insert(requests::place(key, scope), record.clone());
         Ok(())
     }
 }
@@ -378,6 +382,79 @@ impl Store for CachedState<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chat_core::{Answer, BodyHash};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Commands look for a request, and remember it if it is new. What was written, is being written or waits is found, and nothing else.
+    #[test]
+    fn a_request_is_known_wherever_it_is() {
+        let mut connection = rusqlite::Connection::open_in_memory().expect("a database");
+        crate::storage::migrations::migrate(&mut connection).expect("made");
+        let mut number = 1_u64;
+        let mut below = |end: u64| {
+            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (number >> 33) % end
+        };
+        for _ in 0..300 {
+            connection.execute_batch("BEGIN").expect("begun");
+            let (mut cache, mut expected) = (WriteBack::new(), BTreeMap::new());
+            for _ in 0..200 {
+                let leaving = cache.leaving.clone();
+                match (below(12), leaving) {
+                    (0, None) => drop(cache.hand_over()),
+                    (0, Some(leaving)) => {
+                        leaving.write(&mut SqliteState::new(&connection)).expect("written");
+                        cache.landed(Duration::ZERO);
+                    }
+                    _ => {
+                        let (key, scope) = (RequestKey([below(60) as u8; 16]), Scope::from_u64(below(2)));
+                        let mut state = cache.over(SqliteState::new(&connection));
+                        let found = state.request(&key, scope).expect("read");
+                        assert_eq!(found.as_ref(), expected.get(&(key, scope)), "{key} {scope:?}");
+                        if found.is_none() && below(2) == 0 {
+                            let answer = Answer::Deleted { discarded: below(1000) };
+                            let record = RequestRecord { body: BodyHash([7; 8]), answer };
+                            state.insert_request(&key, scope, &record).expect("remembered");
+                            expected.insert((key, scope), record);
+                        }
+                    }
+                }
+            }
+            connection.execute_batch("ROLLBACK").expect("as before");
+        }
+    }
+
+    /// Of one client's clock, nobody else notices anything.
+    #[test]
+    fn a_key_that_is_ahead_of_time_makes_no_others_ask_the_database() {
+        let mut connection = rusqlite::Connection::open_in_memory().expect("a database");
+        crate::storage::migrations::migrate(&mut connection).expect("made");
+        let (looks, mut cache) = (Arc::new(AtomicU64::new(0)), WriteBack::new());
+        let counted = looks.clone();
+        let step = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        connection.progress_handler(1, Some(step)).expect("set");
+        let record = RequestRecord { body: BodyHash([7; 8]), answer: Answer::Deleted { discarded: 1 } };
+        for number in 0..5000_u32 {
+            let ahead = if number % 100 == 0 { 9 } else { 0 };
+            let mut key = [ahead; 16];
+            key[1..5].copy_from_slice(&number.to_be_bytes());
+            let mut state = cache.over(SqliteState::new(&connection));
+            assert_eq!(state.request(&RequestKey(key), Scope::Service).expect("read"), None);
+            state.insert_request(&RequestKey(key), Scope::Service, &record).expect("remembered");
+            state.finish().expect("ended");
+            if number % 500 == 499 {
+                let before = looks.load(Ordering::Relaxed);
+                cache.hand_over().write(&mut SqliteState::new(&connection)).expect("written");
+                cache.landed(Duration::ZERO);
+                looks.store(before, Ordering::Relaxed);
+            }
+        }
+        let steps = looks.load(Ordering::Relaxed);
+        assert!(steps < 1000, "{steps} steps of SQLite's for 5000 requests");
+    }
 
     /// Something waits, in so many rows, and is written in so much time.
     fn written(cache: &mut WriteBack, rows: usize, took: Duration) {
