@@ -271,7 +271,7 @@ impl Outbox for TurnOut<'_> {
         // Before any answer leaves: a read that follows it must wait until it is visible (rule 11).
         self.wiring.answered.store(entry.index, Ordering::Release);
         let events = self.desk.applied(entry.index, entry.epoch, results, copies, &mut tell);
-        events.for_each(|event| self.wiring.subscribers.tell(event));
+        self.wiring.subscribers.tell(events);
     }
 
     fn event(&mut self, event: Event) {
