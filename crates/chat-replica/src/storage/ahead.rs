@@ -16,9 +16,10 @@ const TOGETHER: usize = 256;
 /// A pause is so many times as long as what came before it took.
 const PAUSE: u32 = 8;
 
-const NAMES: &str = "SELECT name, id FROM accounts INDEXED BY accounts_listed WHERE name > ?1 AND password IS NOT NULL
+pub(super) const NAMES: &str =
+    "SELECT name, id FROM accounts INDEXED BY accounts_listed WHERE name > ?1 AND password IS NOT NULL
     ORDER BY name LIMIT ?2";
-const MARKS: &str = "SELECT m.account, coalesce(r.read, m.read), coalesce(r.delivered, m.delivered), coalesce(r.last, m.last)
+pub(super) const MARKS: &str = "SELECT m.account, coalesce(r.read, m.read), coalesce(r.delivered, m.delivered), coalesce(r.last, m.last)
     FROM mailboxes m LEFT JOIN recent_marks r ON r.account = m.account WHERE m.account > ?1 ORDER BY m.account LIMIT ?2";
 
 /// How far that is.

@@ -163,16 +163,25 @@ impl Names {
     /// In the emptier one of its sets, so that both fill evenly. Where both are full, it gets the place of another one, or none.
     fn put(&mut self, name: &Username, id: AccountId, instead: bool) {
         let print = self.print(name);
-        let Some(id) = u32::try_from(id.0).ok().filter(|id| *id != 0 && self.find(&print).is_none()) else { return };
-        let free = print.sets.map(|set| self.set(set).filter(|(_, place)| place[3] == 0).count());
-        let set = print.sets[usize::from(free[1] > free[0])];
-        let place = self.set(set).find(|(_, place)| place[3] == 0).map(|(at, _)| at);
-        if place.is_none() && !instead {
-            return;
+        let Some(id) = u32::try_from(id.0).ok().filter(|id| *id != 0) else { return };
+        let mut best = (0, None);
+        for set in print.sets {
+            let mut free = (0, None);
+            for (at, place) in self.set(set) {
+                if place[3] == 0 {
+                    free = (free.0 + 1, Some(at));
+                } else if place[..3] == print.bits {
+                    return;
+                }
+            }
+            if free.0 > best.0 {
+                best = free;
+            }
         }
         self.next = (self.next + 1) % WAYS;
+        let Some(place) = best.1.or_else(|| instead.then_some(print.sets[0] * WAYS + self.next)) else { return };
         let [x, y, z] = print.bits;
-        self.places[place.unwrap_or(set * WAYS + self.next)] = [x, y, z, id];
+        self.places[place] = [x, y, z, id];
     }
 
     fn remove(&mut self, name: &Username) {

@@ -434,6 +434,7 @@ fn record(row: &rusqlite::Row<'_>, first: usize) -> Result<RequestRecord> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ahead;
     use super::super::postings::{BELOW, Index};
     use super::*;
 
@@ -444,6 +445,8 @@ mod tests {
         for (query, index) in [
             (LISTING, "INDEX accounts_listed (name>?)"),
             (LISTED, "INDEX accounts_listed (name=?)"),
+            (ahead::NAMES, "INDEX accounts_listed (name>?)"),
+            (ahead::MARKS, "m USING INTEGER PRIMARY KEY (rowid>?)"),
             (SESSIONS_OF, "INDEX sessions_by_account (account=?)"),
             (EXPIRED, "INDEX sessions_by_expiry (expires_at<?)"),
             (BELOW, "runs USING PRIMARY KEY (first<?)"),
