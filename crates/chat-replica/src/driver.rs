@@ -109,7 +109,7 @@ impl Driver {
                 return ended;
             }
             let done = self.turn(runtime, inputs, proposals);
-            match done.and_then(|done| self.node.disk_mut().look_ahead(Instant::now()).map(|()| done)) {
+            match done.and_then(|done| self.look_ahead().map(|()| done)) {
                 Ok(done) => turned = done,
                 Err(error) => return Ended::Failed(self.node.disk().last_words(&error)),
             }
@@ -123,7 +123,7 @@ impl Driver {
     async fn wait(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {
         let wake = tokio::time::Instant::from_std(self.wiring.clock.instant(self.node.wake_at()));
         let room = self.has_room();
-        let ahead = self.node.disk().look_ahead_at();
+        let ahead = self.node.disk().look_ahead_at().filter(|_| self.node.replica().is_live());
         let ahead = async {
             if let Some(at) = ahead { tokio::time::sleep_until(at.into()).await } else { std::future::pending().await }
         };
@@ -139,6 +139,12 @@ impl Driver {
             () = ahead => {}
             () = tokio::time::sleep_until(wake) => inputs.push(Input::Tick),
         }
+    }
+
+    /// Whoever has something to catch up with does that first.
+    fn look_ahead(&mut self) -> Result<(), DiskError> {
+        let is_up = self.node.replica().is_live() && !self.node.is_behind();
+        if is_up { self.node.disk_mut().look_ahead(Instant::now()) } else { Ok(()) }
     }
 
     fn drain(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {
