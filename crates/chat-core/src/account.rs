@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 use crate::rejection::{DisplayNameFault, NameFault};
+use crate::text;
 use crate::{AccountId, Rejection, Timestamp};
 
 /// The shortest password, in bytes.
@@ -30,9 +31,13 @@ pub struct Account {
 }
 
 /// A user name: `[a-z0-9]([a-z0-9._-]{0,30}[a-z0-9])`, 2 to 32 bytes.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Username(Arc<str>);
+// In place and not on the heap: it is short, and copied with every message. What follows the name is 0, which no name contains, so
+// the order is that of the names.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Username {
+    bytes: [u8; Username::MAX_BYTES],
+    len: u8,
+}
 
 impl Username {
     /// The shortest name, in bytes.
@@ -42,23 +47,28 @@ impl Username {
 
     /// The name that was typed, with `A` to `Z` lower-cased; [`Rejection::NameInvalid`] says what is wrong with it.
     pub fn parse(input: &str) -> Result<Self, Rejection> {
-        let name = input.to_ascii_lowercase();
-        match name_fault(&name) {
+        let len = input.len();
+        if !(Self::MIN_BYTES..=Self::MAX_BYTES).contains(&len) {
+            return Err(Rejection::NameInvalid(NameFault::Length { bytes: len as u64 }));
+        }
+        let mut bytes = [0; Self::MAX_BYTES];
+        bytes[..len].copy_from_slice(input.as_bytes());
+        bytes.make_ascii_lowercase();
+        let name = Username { bytes, len: len as u8 };
+        match name_fault(name.as_str()) {
             Some(fault) => Err(Rejection::NameInvalid(fault)),
-            None => Ok(Username(name.into())),
+            None => Ok(name),
         }
     }
 
     /// The name, in lower case.
     pub fn as_str(&self) -> &str {
-        &self.0
+        // It was copied from a `str`.
+        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
     }
 }
 
 fn name_fault(name: &str) -> Option<NameFault> {
-    if !(Username::MIN_BYTES..=Username::MAX_BYTES).contains(&name.len()) {
-        return Some(NameFault::Length { bytes: name.len() as u64 });
-    }
     let edge = |found: char| !found.is_ascii_lowercase() && !found.is_ascii_digit();
     if let Some(found) = name.chars().find(|&found| edge(found) && !matches!(found, '.' | '_' | '-')) {
         return Some(NameFault::Character { found });
@@ -67,36 +77,33 @@ fn name_fault(name: &str) -> Option<NameFault> {
     ends.into_iter().flatten().find(|&found| edge(found)).map(|found| NameFault::Edge { found })
 }
 
-impl TryFrom<String> for Username {
-    type Error = Rejection;
-
-    fn try_from(input: String) -> Result<Self, Rejection> {
-        Username::parse(&input)
+impl<'de> Deserialize<'de> for Username {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::parsed(deserializer, Username::parse)
     }
 }
 
 impl Serialize for Username {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(self.as_str())
     }
 }
 
 impl fmt::Display for Username {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(self.as_str())
     }
 }
 
 impl fmt::Debug for Username {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
 /// What people call themselves: 1 to 64 characters of Unicode, without white space at the ends, without control
 /// characters and those that reorder or break lines, which would let one name pass for another text.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DisplayName(Arc<str>);
 
 impl DisplayName {
@@ -121,7 +128,7 @@ impl DisplayName {
 
     /// What an account is called that chose nothing: its name.
     pub fn of(name: &Username) -> Self {
-        DisplayName(Arc::clone(&name.0))
+        DisplayName(name.as_str().into())
     }
 
     /// The display name.
@@ -136,11 +143,9 @@ fn misleads(found: char) -> bool {
         || matches!(found, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-impl TryFrom<String> for DisplayName {
-    type Error = Rejection;
-
-    fn try_from(input: String) -> Result<Self, Rejection> {
-        DisplayName::parse(&input)
+impl<'de> Deserialize<'de> for DisplayName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::parsed(deserializer, DisplayName::parse)
     }
 }
 
@@ -171,8 +176,7 @@ pub fn check_password(password: &str) -> Result<(), Rejection> {
 }
 
 /// A salted password hash as a PHC string (`$argon2id$...`), made by the primary. `Debug` does not show it.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(Arc<str>);
 
 /// The string is not in the shape of a password hash. Says nothing of what it was.
@@ -197,11 +201,9 @@ impl PasswordHash {
     }
 }
 
-impl TryFrom<String> for PasswordHash {
-    type Error = PasswordHashInvalid;
-
-    fn try_from(phc: String) -> Result<Self, PasswordHashInvalid> {
-        PasswordHash::new(&phc)
+impl<'de> Deserialize<'de> for PasswordHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::parsed(deserializer, PasswordHash::new)
     }
 }
 

@@ -206,28 +206,28 @@ fn send<S: Store>(
     at: Timestamp,
     events: &mut Vec<Event>,
 ) -> Result<Verdict, S::Error> {
-    let Some(recipient) = store.account_by_name(to)?.filter(|account| !account.deleted) else {
+    let Some(recipient) = store.recipient(to)? else {
         return Ok(Err(Rejection::NoSuchRecipient { name: to.clone() }));
     };
-    let Some(sender) = store.account(from)? else { return Ok(Err(Rejection::SessionInvalid)) };
+    let Some(sender) = store.name(from)? else { return Ok(Err(Rejection::SessionInvalid)) };
     let mut counters = store.counters()?;
     counters.messages += 1;
-    let mut marks = store.marks(recipient.id)?;
+    let mut marks = store.marks(recipient)?;
     marks.last += 1;
     store.set_counters(counters)?;
-    store.set_marks(recipient.id, marks)?;
+    store.set_marks(recipient, marks)?;
     let (id, seq) = (MessageId(counters.messages), marks.last);
     let message = Arc::new(Message {
         id,
         seq,
-        from: Party { id: sender.id, name: sender.name },
-        to: Party { id: recipient.id, name: recipient.name },
+        from: Party { id: from, name: sender },
+        to: Party { id: recipient, name: to.clone() },
         text: text.clone(),
         sent_at: at,
         sender_deleted: false,
     });
     store.insert_message(&message)?;
-    events.push(Event::Delivered { recipient: recipient.id, message });
+    events.push(Event::Delivered { recipient, message });
     Ok(Ok(Outcome::Sent { id, seq, at, provenance, duplicate: false }))
 }
 

@@ -41,6 +41,7 @@ pub mod rejection;
 pub mod request;
 pub mod session;
 pub mod store;
+mod text;
 
 pub use account::{Account, DisplayName, PasswordHash, Username};
 pub use apply::{Applied, apply, repeated};

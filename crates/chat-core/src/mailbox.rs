@@ -3,13 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::text;
 use crate::{AccountId, MessageId, Rejection, Timestamp, Username};
 
 /// The text of a message: 1 to 65536 bytes of UTF-8, kept as it came. `Debug` shows only its length.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageText(Arc<str>);
 
 impl MessageText {
@@ -21,6 +21,12 @@ impl MessageText {
         let text = text.into();
         Self::check(&text)?;
         Ok(MessageText(text))
+    }
+
+    /// The same, where only a text that is taken should be copied.
+    fn checked(text: &str) -> Result<Self, Rejection> {
+        Self::check(text)?;
+        Ok(MessageText(text.into()))
     }
 
     /// Whether [`new`](Self::new) takes this text, without taking it.
@@ -43,11 +49,9 @@ impl MessageText {
     }
 }
 
-impl TryFrom<String> for MessageText {
-    type Error = Rejection;
-
-    fn try_from(text: String) -> Result<Self, Rejection> {
-        MessageText::new(text)
+impl<'de> Deserialize<'de> for MessageText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::parsed(deserializer, MessageText::checked)
     }
 }
 

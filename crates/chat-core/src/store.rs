@@ -91,6 +91,17 @@ pub trait Lookup {
     /// An account or tombstone by its name.
     fn account_by_name(&self, name: &Username) -> Result<Option<Account>, Self::Error>;
 
+    /// To whom something can be sent under this name: the account, if it has not been deleted.
+    fn recipient(&self, name: &Username) -> Result<Option<AccountId>, Self::Error> {
+        let account = self.account_by_name(name)?;
+        Ok(account.filter(|account| !account.deleted).map(|account| account.id))
+    }
+
+    /// The name of an account or tombstone.
+    fn name(&self, id: AccountId) -> Result<Option<Username>, Self::Error> {
+        Ok(self.account(id)?.map(|account| account.name))
+    }
+
     /// A session, expired or not.
     fn session(&self, token: &TokenHash) -> Result<Option<Session>, Self::Error>;
 

@@ -135,7 +135,7 @@ impl<A> Desk<A> {
         // Rule 13 holds for what was under way when the view shrank, too.
         let enough = copies >= self.min_copies;
         let mut answers = answers.into_iter();
-        let mut told = Vec::new();
+        let mut told = Vec::with_capacity(results.len());
         for applied in results {
             if let Some(answer) = answers.next() {
                 let done = Done { result: applied.result, copies };

@@ -16,6 +16,7 @@ use crate::transport::PeerSender;
 use chat_core::Applied;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -107,7 +108,8 @@ impl Driver {
             if let Some(ended) = self.ended.take() {
                 return ended;
             }
-            match self.turn(runtime, inputs, proposals) {
+            let done = self.turn(runtime, inputs, proposals);
+            match done.and_then(|done| self.look_ahead().map(|()| done)) {
                 Ok(done) => turned = done,
                 Err(error) => return Ended::Failed(self.node.disk().last_words(&error)),
             }
@@ -121,6 +123,10 @@ impl Driver {
     async fn wait(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {
         let wake = tokio::time::Instant::from_std(self.wiring.clock.instant(self.node.wake_at()));
         let room = self.has_room();
+        let ahead = self.node.disk().look_ahead_at().filter(|_| self.node.replica().is_live());
+        let ahead = async {
+            if let Some(at) = ahead { tokio::time::sleep_until(at.into()).await } else { std::future::pending().await }
+        };
         tokio::select! {
             biased;
             Some(input) = self.wiring.network.recv() => inputs.push(input),
@@ -130,8 +136,15 @@ impl Driver {
                 proposals.push(proposal);
             }
             () = self.shown.notified() => {}
+            () = ahead => {}
             () = tokio::time::sleep_until(wake) => inputs.push(Input::Tick),
         }
+    }
+
+    /// Whoever has something to catch up with does that first.
+    fn look_ahead(&mut self) -> Result<(), DiskError> {
+        let is_up = self.node.replica().is_live() && !self.node.is_behind();
+        if is_up { self.node.disk_mut().look_ahead(Instant::now()) } else { Ok(()) }
     }
 
     fn drain(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {
@@ -274,7 +287,7 @@ impl Outbox for TurnOut<'_> {
         let tell = &mut |answer, what| answers.put(answer, what);
         let events = self.desk.applied(entry.index, entry.epoch, results, copies, tell);
         answers.leave();
-        events.for_each(|event| self.wiring.subscribers.tell(event));
+        self.wiring.subscribers.tell(events);
     }
 
     fn event(&mut self, event: Event) {

@@ -85,32 +85,14 @@ impl Subscribers {
         Subscribers::default()
     }
 
-    /// Tells whoever listens. Takes a lock for a moment, and never waits for a stream.
+    /// Tells whoever listens of what happened, in order. Takes a lock for a moment, and never waits for a stream.
     ///
     /// The lock is taken even while nobody listens. It orders this against [`Subscribers::subscribe`]: either the new
     /// stream is told, or what its owner does afterwards happens after all that the caller did before, such as saying
     /// what readers must wait for.
-    pub fn tell(&self, event: Event) {
+    pub fn tell(&self, events: impl IntoIterator<Item = Event>) {
         let table = self.table();
-        match event {
-            Event::Delivered { recipient, message } => {
-                for slot in table.accounts.get(&recipient).into_iter().flatten() {
-                    slot.deliver(&message);
-                }
-            }
-            Event::SessionEnded { token } => {
-                for slot in table.sessions.get(&token).into_iter().flatten() {
-                    slot.end(End::SessionEnded);
-                }
-            }
-            Event::AccountDeleted { account } => {
-                for slot in table.accounts.get(&account).into_iter().flatten() {
-                    slot.end(End::AccountDeleted);
-                }
-            }
-            // Streams carry messages only.
-            Event::MarksMoved { .. } => {}
-        }
+        events.into_iter().for_each(|event| table.tell(event));
     }
 
     /// A stream that is told of everything from now on, until it is dropped.
@@ -137,6 +119,30 @@ impl Subscribers {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn tell(&self, event: Event) {
+        match event {
+            Event::Delivered { recipient, message } => {
+                for slot in self.accounts.get(&recipient).into_iter().flatten() {
+                    slot.deliver(&message);
+                }
+            }
+            Event::SessionEnded { token } => {
+                for slot in self.sessions.get(&token).into_iter().flatten() {
+                    slot.end(End::SessionEnded);
+                }
+            }
+            Event::AccountDeleted { account } => {
+                for slot in self.accounts.get(&account).into_iter().flatten() {
+                    slot.end(End::AccountDeleted);
+                }
+            }
+            // Streams carry messages only.
+            Event::MarksMoved { .. } => {}
+        }
     }
 }
 
@@ -267,9 +273,7 @@ mod tests {
     }
 
     fn tell(subscribers: &Subscribers, seqs: impl IntoIterator<Item = u64>) {
-        seqs.into_iter().for_each(|seq| {
-            subscribers.tell(Event::Delivered { recipient: ANN, message: message(seq, 1) });
-        });
+        subscribers.tell(seqs.into_iter().map(|seq| Event::Delivered { recipient: ANN, message: message(seq, 1) }));
     }
 
     fn live(batch: Batch) -> Vec<u64> {
@@ -323,7 +327,7 @@ mod tests {
         let (subscribers, subscription) = listening();
         for seq in 1..=20 {
             let message = message(seq, MessageText::MAX_BYTES);
-            subscribers.tell(Event::Delivered { recipient: ANN, message });
+            subscribers.tell([Event::Delivered { recipient: ANN, message }]);
         }
         assert_eq!(live(subscription.take(0)), [1, 2, 3]);
         assert_eq!(subscription.take(3), Batch::Behind);
@@ -333,12 +337,12 @@ mod tests {
     fn ends_reach_whom_they_concern() {
         let (subscribers, subscription) = listening();
         let other = subscribers.subscribe(ANN, TokenHash([8; 32])).unwrap();
-        subscribers.tell(Event::SessionEnded { token: TOKEN });
+        subscribers.tell([Event::SessionEnded { token: TOKEN }]);
         assert_eq!(subscription.take(0), Batch::Ended(End::SessionEnded));
         assert_eq!(other.take(0), Batch::Idle);
-        subscribers.tell(Event::AccountDeleted { account: BEN });
+        subscribers.tell([Event::AccountDeleted { account: BEN }]);
         assert_eq!(other.take(0), Batch::Idle);
-        subscribers.tell(Event::AccountDeleted { account: ANN });
+        subscribers.tell([Event::AccountDeleted { account: ANN }]);
         assert_eq!(other.take(0), Batch::Ended(End::AccountDeleted));
     }
 

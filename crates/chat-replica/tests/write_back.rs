@@ -10,6 +10,7 @@ use chat_replica::storage::{DataDirectory, SqliteDisk};
 use proptest::prelude::*;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 const ID: ReplicaId = ReplicaId(1);
 
@@ -25,11 +26,18 @@ enum Then {
     /// The database takes it in meanwhile, if it is much.
     HandOver,
     Show,
+    LookAhead,
     Crash,
 }
 
 fn then() -> impl Strategy<Value = Then> {
-    prop_oneof![6 => Just(Then::Nothing), 1 => Just(Then::HandOver), 1 => Just(Then::Show), 1 => Just(Then::Crash)]
+    prop_oneof![
+        6 => Just(Then::Nothing),
+        1 => Just(Then::HandOver),
+        1 => Just(Then::Show),
+        2 => Just(Then::LookAhead),
+        1 => Just(Then::Crash),
+    ]
 }
 
 proptest! {
@@ -67,6 +75,7 @@ proptest! {
                     prop_assert_eq!(state_hash(&disk.state()).expect("readable"), hash(&memory));
                     prop_assert!(disk.read(1, usize::MAX) == entries, "the log is what was appended");
                 }
+                Then::LookAhead => disk.look_ahead(disk.look_ahead_at().unwrap_or_else(Instant::now)).expect("readable"),
                 Then::Crash => {
                     drop(disk);
                     disk = open(&path);

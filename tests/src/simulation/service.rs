@@ -158,7 +158,7 @@ impl Service {
     ) {
         self.answered = index;
         let events = self.desk.applied(index, epoch, results, copies, &mut |ask, what| told.push((ask, what)));
-        events.for_each(|event| self.subscribers.tell(event));
+        self.subscribers.tell(events);
     }
 
     pub fn stepped_down(&mut self, told: &mut Told) {

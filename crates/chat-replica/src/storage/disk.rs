@@ -2,6 +2,7 @@
 //!
 //! What a turn makes durable is synced in the redo log. The database takes that in later, together with the state (`intake`).
 
+use super::ahead::Ahead;
 use super::database::Database;
 use super::directory::{DataDirectory, Identity};
 use super::intake::Batch;
@@ -23,6 +24,7 @@ use rusqlite::{Connection, OpenFlags};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 use thiserror::Error;
 use tokio::sync::Notify;
 
@@ -100,6 +102,7 @@ pub struct SqliteDisk {
     identity_changed: bool,
     /// What the state's commands changed and is not in the database yet.
     cache: WriteBack,
+    ahead: Ahead,
     /// What was carried out, also of what is not in the database yet.
     standing: Standing,
     committed: u64,
@@ -174,6 +177,7 @@ impl SqliteDisk {
             identity,
             identity_changed: false,
             cache: WriteBack::new(),
+            ahead: Ahead::new(),
             standing,
             committed,
             failed: RefCell::new(None),
@@ -219,6 +223,20 @@ impl SqliteDisk {
     /// The state, for looking at it between turns.
     pub fn state(&self) -> SqliteState<'_> {
         SqliteState::new(self.database.connection())
+    }
+
+    /// Looks up ahead some of what commands will look up, if it is time for that. Between turns.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn look_ahead(&mut self, now: Instant) -> Result<(), DiskError> {
+        let state = SqliteState::new(self.database.connection());
+        Ok(self.ahead.go_on(now, &mut self.cache, state)?)
+    }
+
+    /// When it is time for that; `None`: when the next turn is over, or never again.
+    pub fn look_ahead_at(&self) -> Option<Instant> {
+        self.ahead.at()
     }
 
     /// Told whenever something became visible that did not at once: for the next turn to take note of.

@@ -35,7 +35,8 @@ const TOGETHER: usize = 1024;
 const FIND: &str = "SELECT read, delivered, last FROM recent_marks WHERE account = ?1
     UNION ALL SELECT read, delivered, last FROM mailboxes WHERE account = ?1 LIMIT 1";
 const CHANGE_RECENT: &str = "UPDATE recent_marks SET read = ?2, delivered = ?3, last = ?4 WHERE account = ?1";
-const INSERT_RECENT: &str = "INSERT INTO recent_marks (account, read, delivered, last) VALUES (?1, ?2, ?3, ?4)";
+const INSERT_RECENT: &str = "INSERT INTO recent_marks (account, read, delivered, last) VALUES (?1, ?2, ?3, ?4)
+    ON CONFLICT (account) DO NOTHING";
 const CHANGE: &str = "UPDATE mailboxes SET read = ?2, delivered = ?3, last = ?4 WHERE account = ?1";
 const OLDEST: &str = "SELECT account, read, delivered, last FROM recent_marks WHERE account >= ?1
     ORDER BY account LIMIT ?2";
@@ -54,9 +55,11 @@ impl SqliteState<'_> {
         for (account, marks) in all {
             let row = row(account.0, marks);
             count += 1;
-            if change.execute(row)? == 0 {
-                insert.execute(row)?;
-                inserted += 1;
+            // Where there are many at a time, most are not there yet.
+            let new = insert.execute(row)?;
+            inserted += new as u64;
+            if new == 0 {
+                change.execute(row)?;
             }
         }
         let state = "SELECT rows, next FROM recent_marks_state";

@@ -25,11 +25,14 @@
 //! | `postings` | where the messages of a mailbox and of a conversation are |
 //! | `requests` | what each request has done, so that it is carried out once |
 //! | `wal` | SQLite's write-ahead log: how long it gets, and how it goes into the database |
-//! | `write_back` | what they changed and is not written yet, and the rows that they look up again and again |
+//! | `write_back` | what they changed and is not written yet |
+//! | `known` | the rows that they look up again and again |
+//! | `ahead` | what sends will need of those, looked up between turns after a start |
 //! | `readers` | connections that look at the state beside the writer |
 //! | `migrations` | numbered changes of the schema |
 //! | `words` | SQLite's errors, in words that say what to do |
 
+mod ahead;
 pub(crate) mod aside;
 mod brief;
 mod chain;
@@ -39,6 +42,7 @@ mod database;
 pub mod directory;
 pub mod disk;
 mod intake;
+mod known;
 pub(crate) mod log_table;
 pub(crate) mod mark;
 mod marks;

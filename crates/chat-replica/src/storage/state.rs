@@ -413,6 +413,7 @@ fn session(row: &rusqlite::Row<'_>) -> Result<Session> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ahead;
     use super::super::postings::{BELOW, Index};
     use super::super::requests::{AFTER, AT};
     use super::*;
@@ -424,6 +425,8 @@ mod tests {
         for (query, index) in [
             (LISTING, "INDEX accounts_listed (name>?)"),
             (LISTED, "INDEX accounts_listed (name=?)"),
+            (ahead::NAMES, "INDEX accounts_listed (name>?)"),
+            (ahead::MARKS, "m USING INTEGER PRIMARY KEY (rowid>?)"),
             (SESSIONS_OF, "INDEX sessions_by_account (account=?)"),
             (EXPIRED, "INDEX sessions_by_expiry (expires_at<?)"),
             (AT, "request_blocks USING INDEX request_blocks_by_first (first<?)"),

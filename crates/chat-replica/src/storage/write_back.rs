@@ -8,22 +8,19 @@
 //! ([`WriteBack::is_full`]). While some are being written by another thread ([`WriteBack::hand_over`]), they are looked up here, too.
 
 use super::intake::run;
-use super::requests::{self, Entry, Found, Gaps, Place};
+use super::known::Known;
+use super::requests::{self, Entry, Found, Place};
 use super::state::SqliteState;
 use chat_core::{
     Account, AccountId, Command, Counters, Lookup, Marks, Message, PasswordHash, RequestKey, RequestRecord, Scope,
     Session, Store, Timestamp, TokenHash, Username,
 };
-use lru::LruCache;
 use rusqlite::Result;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Rows of each kind that are kept for looking up.
-const ROWS: NonZeroUsize = NonZeroUsize::new(16 * 1024).expect("not zero");
 /// Rows of a kind that are written at once at most, about: many share the pages that they go to, where they are close to each other.
 const PORTION: usize = 8192;
 /// And at least: with fewer, those that are close to each other would pay for pages that they did not share.
@@ -44,18 +41,6 @@ pub(crate) struct WriteBack {
     leaving: Option<Arc<Waiting>>,
     /// So many rows of a kind are written at once.
     portion: usize,
-}
-
-/// As the database has it, or will have it when what waits is written.
-#[derive(Debug)]
-struct Known {
-    counters: Option<Counters>,
-    accounts: LruCache<AccountId, Account>,
-    names: LruCache<Username, AccountId>,
-    sessions: LruCache<TokenHash, Session>,
-    marks: LruCache<AccountId, Marks>,
-    /// Where no requests are.
-    gaps: Gaps,
 }
 
 /// Not in the database yet.
@@ -103,15 +88,8 @@ impl Waiting {
 impl WriteBack {
     /// Nothing is known, and nothing waits.
     pub fn new() -> WriteBack {
-        let known = Known {
-            counters: None,
-            accounts: LruCache::new(ROWS),
-            names: LruCache::new(ROWS),
-            sessions: LruCache::new(ROWS),
-            marks: LruCache::new(ROWS),
-            gaps: Gaps::default(),
-        };
-        WriteBack { known: RefCell::new(known), waiting: Waiting::default(), leaving: None, portion: PORTION }
+        let known = RefCell::new(Known::new());
+        WriteBack { known, waiting: Waiting::default(), leaving: None, portion: PORTION }
     }
 
     /// Whether carrying this out changes nothing in the database yet. Everything else needs a transaction, which must write what waits, too.
@@ -180,13 +158,10 @@ impl WriteBack {
         }
     }
 
-    /// What is known of the database is from now on what it will be.
+    /// What is known of the database's requests is from now on what it will be.
     fn take(&mut self) -> Waiting {
         let waiting = std::mem::take(&mut self.waiting);
         let known = self.known.get_mut();
-        for (account, marks) in &waiting.marks {
-            known.marks.put(*account, *marks);
-        }
         known.gaps.fill(&waiting.requests);
         waiting
     }
@@ -203,7 +178,7 @@ pub(crate) struct CachedState<'w> {
 
 impl<'w> CachedState<'w> {
     /// The database, for rows that are not here.
-    fn database(&self) -> Result<&SqliteState<'w>> {
+    pub(super) fn database(&self) -> Result<&SqliteState<'w>> {
         if self.state.connection.is_autocommit() {
             run(self.state.connection, "BEGIN")?;
             self.looking.set(true);
@@ -219,8 +194,13 @@ impl<'w> CachedState<'w> {
         if self.looking.get() { run(self.state.connection, "COMMIT") } else { Ok(()) }
     }
 
-    fn known(&mut self) -> &mut Known {
+    pub(super) fn known(&mut self) -> &mut Known {
         self.cache.known.get_mut()
+    }
+
+    /// Whether the database does not have this account's marks yet.
+    pub(super) fn has_unwritten_marks(&self, account: AccountId) -> bool {
+        self.cache.unwritten().any(|unwritten| unwritten.marks.contains_key(&account))
     }
 }
 
@@ -228,42 +208,49 @@ impl Lookup for CachedState<'_> {
     type Error = rusqlite::Error;
 
     fn account(&self, id: AccountId) -> Result<Option<Account>> {
+        let known = &mut *self.cache.known.borrow_mut();
+        if let Some(account) = known.account(id) {
+            return Ok(Some(account.clone()));
+        }
         if let Some((account, _)) = self.cache.unwritten().find_map(|unwritten| unwritten.accounts.get(&id)) {
             return Ok(Some(account.clone()));
         }
-        let known = &mut *self.cache.known.borrow_mut();
-        if let Some(account) = known.accounts.get(&id) {
-            return Ok(Some(account.clone()));
-        }
         let found = self.database()?.account(id)?;
-        Ok(found.inspect(|account| known.keep(account)))
+        Ok(found.inspect(|account| known.keep_account(account)))
     }
 
     fn account_by_name(&self, name: &Username) -> Result<Option<Account>> {
         if let Some(id) = self.cache.unwritten().find_map(|unwritten| unwritten.names.get(name)) {
             return self.account(*id);
         }
-        let known = &mut *self.cache.known.borrow_mut();
-        let id = known.names.get(name).copied();
-        if let Some(account) = id.and_then(|id| known.accounts.get(&id)) {
-            return Ok(Some(account.clone()));
+        self.database()?.account_by_name(name)
+    }
+
+    fn recipient(&self, name: &Username) -> Result<Option<AccountId>> {
+        if let Some(id) = self.cache.known.borrow().recipient(name) {
+            return Ok(Some(id));
         }
-        let found = self.database()?.account_by_name(name)?;
-        Ok(found.inspect(|account| known.keep(account)))
+        let account = self.account_by_name(name)?.filter(|account| !account.deleted);
+        Ok(account.map(|account| account.id).inspect(|id| self.cache.known.borrow_mut().keep_recipient(name, *id)))
+    }
+
+    fn name(&self, id: AccountId) -> Result<Option<Username>> {
+        if let Some(account) = self.cache.known.borrow().account(id) {
+            return Ok(Some(account.name.clone()));
+        }
+        Ok(self.account(id)?.map(|account| account.name))
     }
 
     fn session(&self, token: &TokenHash) -> Result<Option<Session>> {
+        let known = &mut *self.cache.known.borrow_mut();
+        if let Some(session) = known.session(token) {
+            return Ok(Some(session.clone()));
+        }
         if let Some(session) = self.cache.unwritten().find_map(|unwritten| unwritten.sessions.get(token)) {
             return Ok(session.clone());
         }
-        let sessions = &mut self.cache.known.borrow_mut().sessions;
-        if let Some(session) = sessions.get(token) {
-            return Ok(Some(session.clone()));
-        }
         let found = self.database()?.session(token)?;
-        Ok(found.inspect(|session| {
-            sessions.put(*token, session.clone());
-        }))
+        Ok(found.inspect(|session| known.keep_session(session)))
     }
 
     fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>> {
@@ -301,11 +288,14 @@ impl Lookup for CachedState<'_> {
     }
 
     fn marks(&self, account: AccountId) -> Result<Marks> {
-        if let Some(marks) = self.cache.unwritten().find_map(|unwritten| unwritten.marks.get(&account)) {
-            return Ok(*marks);
-        }
         let known = &mut *self.cache.known.borrow_mut();
-        known.marks.try_get_or_insert(account, || self.database()?.marks(account)).copied()
+        if let Some(marks) = known.marks(account) {
+            return Ok(marks);
+        }
+        let unwritten = self.cache.unwritten().find_map(|unwritten| unwritten.marks.get(&account));
+        let marks = unwritten.map_or_else(|| self.database()?.marks(account), |marks| Ok(*marks))?;
+        known.keep_marks(account, marks);
+        Ok(marks)
     }
 
     fn counters(&self) -> Result<Counters> {
@@ -317,13 +307,6 @@ impl Lookup for CachedState<'_> {
     }
 }
 
-impl Known {
-    fn keep(&mut self, account: &Account) {
-        self.names.put(account.name.clone(), account.id);
-        self.accounts.put(account.id, account.clone());
-    }
-}
-
 impl Store for CachedState<'_> {
     fn set_counters(&mut self, counters: Counters) -> Result<()> {
         self.known().counters = Some(counters);
@@ -332,6 +315,8 @@ impl Store for CachedState<'_> {
     }
 
     fn insert_account(&mut self, account: &Account, password: &PasswordHash) -> Result<()> {
+        self.known().keep_account(account);
+        self.known().keep_recipient(&account.name, account.id);
         let waiting = &mut self.cache.waiting;
         waiting.names.insert(account.name.clone(), account.id);
         waiting.accounts.insert(account.id, (account.clone(), password.clone()));
@@ -341,22 +326,26 @@ impl Store for CachedState<'_> {
     fn bury_account(&mut self, id: AccountId) -> Result<()> {
         // It may not be in the database yet.
         self.cache.write(&mut self.state)?;
-        self.known().accounts.pop(&id);
+        if let Some(account) = self.state.account(id)? {
+            self.known().forget_account(&account);
+        }
         self.state.bury_account(id)
     }
 
     fn insert_session(&mut self, session: &Session) -> Result<()> {
+        self.known().keep_session(session);
         self.cache.waiting.sessions.insert(session.token, Some(session.clone()));
         Ok(())
     }
 
     fn remove_session(&mut self, token: &TokenHash) -> Result<()> {
-        self.known().sessions.pop(token);
+        self.known().forget_session(token);
         self.cache.waiting.sessions.insert(*token, None);
         Ok(())
     }
 
     fn set_marks(&mut self, account: AccountId, marks: Marks) -> Result<()> {
+        self.known().keep_marks(account, marks);
         self.cache.waiting.marks.insert(account, marks);
         Ok(())
     }
