@@ -6,6 +6,7 @@
 //! | `disk` | the writer: one batch, one sync |
 //! | `database` | the database, and who has the connection that writes |
 //! | `redo` | the file that a turn is synced in |
+//! | `direct` | writes to a file that go to the disk without a copy in the page cache |
 //! | `intake` | how the database takes that in |
 //! | `tail` | what is in there and not in the database yet |
 //! | `log_table` | rows of the log and of the protocol's durable facts |
@@ -39,6 +40,7 @@ mod chain;
 mod copy;
 pub(crate) mod damage;
 mod database;
+mod direct;
 pub mod directory;
 pub mod disk;
 mod intake;

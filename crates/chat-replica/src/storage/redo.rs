@@ -10,7 +10,7 @@
 //!
 //! That the database holds an area durably is made so by `intake`, when `disk` finds one that waits for it ([`Redo::is_full`]).
 //!
-//! A frame is one turn. Two areas are written in turn, each from its beginning, once the database holds durably what is in it. Frames are
+//! A frame is one turn, and begins at a page, so that none is in a page that was durable already, and no page is written twice. Two areas are written in turn, each from its beginning, once the database holds durably what is in it. Frames are
 //! numbered from 1 in each process run, and tag and checksum are those of that run: what an earlier run or an earlier round left behind the
 //! last frame is not taken for one that follows it.
 //!
@@ -18,6 +18,7 @@
 //! after a power failure, which can take what the mark said, a sound frame beyond one that is not tells: it was written after the sync of that.
 
 use super::damage::is_unreadable;
+use super::direct::{DirectFile, PAGE};
 use super::directory::DataDirectory;
 use crate::protocol::*;
 use bytes::Bytes;
@@ -31,8 +32,6 @@ use std::path::Path;
 const AREA: u64 = 8 << 20;
 const AREAS: [u64; 2] = [0, AREA];
 const HEADER: usize = 36;
-/// Frames begin at pages, so that none is in a page that was durable already, and no page is written twice.
-const PAGE: usize = 4096;
 /// Earlier versions began them at multiples of this.
 const ALIGN: usize = 8;
 /// So much is read at once; where that fails, so much counts as lost.
@@ -83,7 +82,7 @@ impl Record {
 /// The file, as its only writer.
 #[derive(Debug)]
 pub(super) struct Redo {
-    file: File,
+    file: DirectFile,
     tag: [u8; 32],
     /// The area that is written, and where in it the next frame goes.
     area: usize,
@@ -104,12 +103,13 @@ impl Redo {
     pub fn begin(directory: &DataDirectory, run: Member, is_readable: bool) -> io::Result<Redo> {
         let path = directory.redo();
         let is_long = |file: &File| file.metadata().is_ok_and(|file| file.len() == AREA * AREAS.len() as u64);
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
-            Ok(file) if is_readable && is_long(&file) => file,
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) if is_readable && is_long(&file) => {}
             Ok(_) => make(directory)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound || is_unreadable(&error) => make(directory)?,
             Err(error) => return Err(error),
-        };
+        }
+        let file = DirectFile::open(&path)?;
         let frame = Vec::with_capacity(64 << 10);
         Ok(Redo { file, tag: tag(run), area: 0, at: 0, number: 0, ends: [0; 2], frame })
     }
@@ -156,8 +156,8 @@ impl Redo {
             (self.area, self.at) = (1 - self.area, 0);
         }
         seal(&mut self.frame[..length], &self.tag, self.number);
-        self.file.write_all_at(&self.frame, AREAS[self.area] + self.at)?;
-        self.file.sync_data()?;
+        self.file.write_pages(&self.frame, AREAS[self.area] + self.at)?;
+        self.file.sync()?;
         self.at += self.frame.len() as u64;
         self.ends[self.area] = self.number;
         self.frame.clear();
@@ -312,7 +312,7 @@ fn read_part(file: &File, part: &mut [u8], at: u64) -> io::Result<()> {
 }
 
 /// A new file of zeros, durably, in the place of the one that is there.
-fn make(directory: &DataDirectory) -> io::Result<File> {
+fn make(directory: &DataDirectory) -> io::Result<()> {
     let path = directory.redo();
     let new = path.with_extension(NEW);
     let mut file = File::create(&new)?;
@@ -321,8 +321,7 @@ fn make(directory: &DataDirectory) -> io::Result<File> {
     }
     file.sync_all()?;
     std::fs::rename(&new, &path)?;
-    directory.sync()?;
-    Ok(file)
+    directory.sync()
 }
 
 #[cfg(test)]
