@@ -99,8 +99,9 @@ static void name_of(char *path, char kind, ino_t inode) {
 static void copy_range(int fd, ino_t inode, off_t from, off_t to, int whole) {
     static char now[CHUNK], then[CHUNK];
     char path[PATH_MAX];
-    int in = fd;
-    if ((fcntl(fd, F_GETFL) & O_ACCMODE) == O_WRONLY) {
+    int in = fd, flags = fcntl(fd, F_GETFL);
+    /* What is written past the page cache cannot be read into any buffer. */
+    if ((flags & O_ACCMODE) == O_WRONLY || flags & O_DIRECT) {
         snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
         in = open(path, O_RDONLY | O_CLOEXEC);
     }
@@ -111,7 +112,9 @@ static void copy_range(int fd, ino_t inode, off_t from, off_t to, int whole) {
     while (from < to) {
         size_t most = to - from < CHUNK ? (size_t)(to - from) : CHUNK;
         ssize_t got = pread(in, now, most, from);
-        if (got <= 0)
+        if (got < 0)
+            die("reading for a copy");
+        if (got == 0)
             break;
         if (pread(out, then, (size_t)got, from) != got || memcmp(now, then, (size_t)got))
             if (real_pwrite(out, now, (size_t)got, from) != got)
