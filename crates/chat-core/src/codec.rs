@@ -11,6 +11,9 @@ use crate::{Answer, Command};
 
 const FORMAT: u8 = 1;
 
+/// No command has fewer bytes than one that closes a session.
+const SHORTEST: usize = 34;
+
 /// The bytes are not what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
@@ -52,8 +55,7 @@ pub fn split(bytes: &[u8]) -> Result<(Vec<Command>, Vec<&[u8]>), DecodeError> {
         Some((&found, _)) => return Err(DecodeError::UnknownFormat { found }),
     };
     let count = take::<usize>(&mut rest)?;
-    // None of them is without a byte.
-    let room = count.min(rest.len());
+    let room = count.min(rest.len() / SHORTEST);
     let (mut commands, mut parts) = (Vec::with_capacity(room), Vec::with_capacity(room));
     for _ in 0..count {
         let before = rest;

@@ -19,7 +19,7 @@
 //! | `identity-written` | when the new file `identity` is written, before it takes the place of the old one |
 //! | `before-send` | before a turn's messages that promise nothing leave |
 //! | `after-send` | when they were handed to the transport, before anything else of the turn |
-//! | `before-apply` | before committed entries are carried out |
+//! | `before-apply` | before committed entries are carried out: on a replica that does not lead and has something to make durable, after all that is below up to `after-promises` |
 //! | `after-apply` | when an entry was carried out, before anybody is answered |
 //! | `after-answers` | when answers and streams were told, before the state is committed |
 //! | `before-persist` | before a turn writes what is to be durable |

@@ -269,7 +269,7 @@ impl<D: Disk> Node<D> {
         }
         let log = self.replica.log();
         let mut entries = log.read(self.disk.applied() + 1, self.how_much_to_apply(persist), &self.disk);
-        // What this turn cuts back is still on the disk. Place and epoch together name an entry (rule 1), so they tell it apart.
+        // What this turn cuts back is still on the disk, where this comes first. Place and epoch together name an entry (rule 1), so they tell it apart.
         let sound = |entry: &Entry| entry.index <= committed && log.epoch_at(entry.index) == Some(entry.epoch);
         entries.truncate(entries.iter().take_while(|entry| sound(entry)).count());
         // A later view, proposed in this very turn perhaps, can name a learner that does not have these entries yet.

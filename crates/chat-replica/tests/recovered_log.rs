@@ -313,10 +313,11 @@ fn is_repaired(directory: &Arc<DataDirectory>, append: Append) {
 /// Rule 15 on the real disk: what is damaged is set aside, comes again from a peer, and is not applied twice.
 #[test]
 fn a_damaged_log_is_repaired_from_a_peer() {
-    // How much was carried out; what is damaged; what is left. The start goes on from where the state stands, and further back if that is gone.
-    for (committed, sql) in [
-        (2, "UPDATE log SET body = zeroblob(9) WHERE idx = 3"),
-        (5, "UPDATE log SET body = zeroblob(9) WHERE idx = 3; DELETE FROM log WHERE idx = 5"),
+    // How much was carried out; what is damaged; what is left of what was carried out. The start goes on from where the state stands, and further back
+    // if that is gone. A state that was made of what is damaged is made anew.
+    for (committed, sql, applied) in [
+        (2, "UPDATE log SET body = zeroblob(9) WHERE idx = 3", 2),
+        (5, "UPDATE log SET body = zeroblob(9) WHERE idx = 3; DELETE FROM log WHERE idx = 5", 0),
     ] {
         let data = tempfile::tempdir().expect("a temporary directory");
         let directory = directory(&data.path().join("2"), 2);
@@ -324,7 +325,7 @@ fn a_damaged_log_is_repaired_from_a_peer() {
         drop(hear(&directory, member(1), after(0, committed)));
         damage(&directory, sql);
         let (disk, _, found) = SqliteDisk::open(directory.clone(), ReplicaId(2)).expect("opened");
-        assert_eq!((found.impaired_until, found.log.last, disk.applied()), (Some(5), 2, committed), "{sql}");
+        assert_eq!((found.impaired_until, found.log.last, disk.applied()), (Some(5), 2, applied), "{sql}");
         drop(disk);
         is_repaired(&directory, after(2, 5));
     }

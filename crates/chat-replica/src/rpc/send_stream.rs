@@ -194,7 +194,7 @@ impl Sends {
             biased;
             true = arrival(first) => {
                 if crowd {
-                    // The driver gives the answers of one batch one after the other: let it come to its end.
+                    // The answers of one batch are given one after the other: let that come to its end.
                     tokio::task::yield_now().await;
                 }
             }

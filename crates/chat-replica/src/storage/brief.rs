@@ -7,11 +7,11 @@
 //! That what was put together is what was appended is not taken on trust: the chain's hash tells (`chain`). Where a message is gone, so is the
 //! entry, and a peer has it.
 
-use super::state::{corrupt, int};
+use super::state::{corrupt, int, number};
 use bytes::Bytes;
 use chat_core::{Applied, Command, MessageId, Outcome};
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension as _, Result};
+use rusqlite::{Connection, OptionalExtension as _, Result, Row};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -33,15 +33,16 @@ const BRIEF: u8 = 0xff;
 /// Bytes of most commands in brief, at most.
 const COMMAND: usize = 96;
 
-const TEXT: &str = "SELECT text, sent_at FROM messages WHERE id = ?1
-    UNION ALL SELECT text, sent_at FROM discarded WHERE id = ?1 LIMIT 1";
+/// The messages of an entry are neighbours: its first is looked up, and the others follow.
+const TEXTS: &str = "SELECT id, text, sent_at FROM messages WHERE id >= ?1 ORDER BY id";
+const DISCARDED: &str = "SELECT id, text, sent_at FROM discarded WHERE id = ?1";
 
 /// Why an entry cannot be put together.
 #[derive(Debug, Error)]
 enum Fault {
     #[error("these bytes are no batch in brief")]
     Short,
-    #[error("message {id}, which an entry of the log tells of, is not there")]
+    #[error("message {id}, of which the log or a mailbox tells, is not there")]
     Lost { id: u64 },
 }
 
@@ -99,19 +100,39 @@ pub(super) fn whole(connection: &Connection, stored: Vec<u8>) -> Result<Bytes> {
     let Some((&BRIEF, mut rest)) = stored.split_first() else { return Ok(stored.into()) };
     let (mut next, head): (u64, usize) = take(&mut rest)?;
     let mut whole = cut(&mut rest, head)?.to_vec();
-    let mut statement = connection.prepare_cached(TEXT)?;
+    let (mut statement, mut discarded) = (connection.prepare_cached(TEXTS)?, connection.prepare_cached(DISCARDED)?);
+    let mut messages = statement.query([int(next)])?;
+    // The first of those that have not been used.
+    let (mut found, mut end) = (None, Vec::new());
     while !rest.is_empty() {
         let length: usize = take(&mut rest)?;
         whole.extend_from_slice(cut(&mut rest, length >> 1)?);
-        if length & 1 == 1 {
-            let message = statement
-                .query_row([int(next)], |row| Ok(put((row.get_ref(0)?.as_str()?, row.get::<_, i64>(1)?), Vec::new())));
-            let end = message.optional()?.ok_or_else(|| damaged(Fault::Lost { id: next }))?;
-            whole.extend_from_slice(&end);
-            next += 1;
+        if length & 1 == 0 {
+            continue;
         }
+        if found.is_none() {
+            found = messages.next()?.map(|row| id_and_end(row, &mut end)).transpose()?;
+        }
+        if found == Some(next) {
+            whole.extend_from_slice(&end);
+            found = None;
+        } else {
+            let mut end = Vec::new();
+            let is_there = discarded.query_row([int(next)], |row| id_and_end(row, &mut end)).optional()?;
+            is_there.ok_or_else(|| lost(next))?;
+            whole.extend_from_slice(&end);
+        }
+        next += 1;
     }
     Ok(whole.into())
+}
+
+/// Which message a row has, and the end of the bytes of the send that made it.
+fn id_and_end(row: &Row<'_>, end: &mut Vec<u8>) -> Result<u64> {
+    end.clear();
+    let text = row.get_ref(1)?.as_str()?;
+    *end = put((text, row.get::<_, i64>(2)?), std::mem::take(end));
+    number(row, 0)
 }
 
 fn put(value: impl Serialize, to: Vec<u8>) -> Vec<u8> {
@@ -128,6 +149,11 @@ fn cut<'b>(rest: &mut &'b [u8], length: usize) -> Result<&'b [u8]> {
     let (bytes, after) = rest.split_at_checked(length).ok_or_else(|| damaged(Fault::Short))?;
     *rest = after;
     Ok(bytes)
+}
+
+/// A message is not there that should be.
+pub(super) fn lost(id: u64) -> rusqlite::Error {
+    damaged(Fault::Lost { id })
 }
 
 fn damaged(fault: Fault) -> rusqlite::Error {
@@ -196,24 +222,42 @@ mod tests {
         entries: Vec<Entry>,
     }
 
+    impl Written {
+        fn append(&mut self, batch: &[Command]) -> Entry {
+            let before = self.entries.last().map(|last| last.hash).unwrap_or_default();
+            let body = Body::Commands(codec::encode(batch).into());
+            let index = self.entries.len() as u64 + 1;
+            let entry = Entry::chained(before, index, Epoch { round: 1, replica: ID }, body);
+            self.disk.persist(&Persist::Append(entry.clone())).expect("persisted");
+            self.disk.commit().expect("committed");
+            self.entries.push(entry.clone());
+            entry
+        }
+
+        fn carry_out(&mut self, batch: &[Command]) {
+            let entry = self.append(batch);
+            self.disk.apply(&entry).expect("carried out");
+            self.disk.set_committed(entry.index);
+            self.disk.commit().expect("committed");
+        }
+
+        fn change(&self, sql: &str) {
+            assert_eq!(self.disk.state().connection.execute(sql, []).expect("changed"), 1, "{sql}");
+        }
+    }
+
     fn written() -> Written {
+        written_up_to(usize::MAX)
+    }
+
+    fn written_up_to(count: usize) -> Written {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let directory = Arc::new(DataDirectory::take(&dir.path().join("1"), ID).expect("free"));
-        let (mut disk, ..) = SqliteDisk::open(directory.clone(), ID).expect("a new disk");
-        let (epoch, mut entries) = (Epoch { round: 1, replica: ID }, Vec::<Entry>::new());
-        for batch in batches() {
-            let before = entries.last().map(|last| last.hash).unwrap_or_default();
-            let body = Body::Commands(codec::encode(&batch).into());
-            let entry = Entry::chained(before, entries.len() as u64 + 1, epoch, body);
-            disk.persist(&Persist::Append(entry.clone())).expect("persisted");
-            disk.commit().expect("committed");
-            disk.apply(&entry).expect("carried out");
-            disk.set_committed(entry.index);
-            disk.commit().expect("committed");
-            entries.push(entry);
-        }
-        disk.take_in_all().expect("taken in");
-        Written { _dir: dir, directory, disk, entries }
+        let (disk, ..) = SqliteDisk::open(directory.clone(), ID).expect("a new disk");
+        let mut written = Written { _dir: dir, directory, disk, entries: Vec::new() };
+        batches().iter().take(count).for_each(|batch| written.carry_out(batch));
+        written.disk.take_in_all().expect("taken in");
+        written
     }
 
     #[test]
@@ -236,12 +280,13 @@ mod tests {
 
     #[test]
     fn bytes_that_look_like_a_batch_in_brief_are_none() {
-        let Written { _dir, mut disk, mut entries, .. } = written();
-        let before = entries[entries.len() - 1].hash;
+        let mut written = written();
         let body = Body::Commands(vec![BRIEF; 20].into());
-        entries.push(Entry::chained(before, 5, Epoch { round: 1, replica: ID }, body));
-        disk.persist(&Persist::Append(entries[4].clone())).expect("persisted");
-        disk.take_in_all().expect("taken in");
+        let entry = Entry::chained(written.entries[3].hash, 5, Epoch { round: 1, replica: ID }, body);
+        written.disk.persist(&Persist::Append(entry.clone())).expect("persisted");
+        written.entries.push(entry);
+        written.disk.take_in_all().expect("taken in");
+        let Written { _dir, disk, entries, .. } = written;
         assert!(disk.read(1, usize::MAX) == entries);
         for stored in [&[BRIEF][..], &[BRIEF, 1], &[BRIEF, 1, 2, 3], &[BRIEF, 1, 0, 9, 1], &[BRIEF, 0, 0, 1]] {
             let error = whole(disk.state().connection, stored.to_vec()).expect_err("no batch");
@@ -267,5 +312,48 @@ mod tests {
             assert_eq!(found.impaired_until, Some(4), "the rest comes from a peer; {sql}");
             assert!(disk.read(1, usize::MAX) == entries[..sound], "{sql}");
         }
+    }
+
+    /// A start that follows the whole log finds it, as the one who reads the entry does: the state lacks what the log tells of.
+    #[test]
+    fn a_state_that_lacks_a_message_of_the_log_is_made_anew() {
+        let written = written();
+        written.change("UPDATE messages SET text = 'another' WHERE id = 1");
+        written.change("UPDATE replica SET views = NULL");
+        let Written { _dir, directory, disk, entries } = written;
+        drop(disk);
+        let (disk, _, found) = SqliteDisk::open(directory.clone(), ID).expect("salvaged");
+        assert!(directory.beside(".damaged-1").exists());
+        assert_eq!((found.impaired_until, found.log.last, disk.applied()), (Some(4), 1, 0));
+        assert!(disk.read(1, usize::MAX) == entries[..1]);
+    }
+
+    #[test]
+    fn a_flipped_bit_among_the_messages_takes_nothing_from_the_log() {
+        use std::os::unix::fs::FileExt as _;
+        let written = written();
+        written.change("UPDATE replica SET views = NULL");
+        let moved = written.disk.state().connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+        assert_eq!(moved, Ok(0));
+        let Written { _dir, directory, disk, entries } = written;
+        drop(disk);
+        let bytes = std::fs::read(directory.database()).expect("readable");
+        let text = format!("{TEXT}, 31");
+        let at = bytes.windows(text.len()).position(|some| some == text.as_bytes()).expect("it is there once");
+        let file = std::fs::File::options().write(true).open(directory.database()).expect("there");
+        file.write_all_at(&[bytes[at] ^ 4], at as u64).expect("written");
+        let (disk, _, found) = SqliteDisk::open(directory.clone(), ID).expect("salvaged");
+        assert!(directory.beside(".damaged-1").exists());
+        assert_eq!((found.impaired_until, found.log.last), (None, 4), "the bit was turned back");
+        assert!(disk.read(1, usize::MAX) == entries);
+    }
+
+    #[test]
+    fn a_message_that_is_lost_when_it_is_to_be_discarded_is_damage() {
+        let mut written = written_up_to(3);
+        written.change("DELETE FROM messages WHERE id = 2");
+        let entry = written.append(&batches()[3]);
+        let error = written.disk.apply(&entry).expect_err("33 was not received");
+        assert!(error.is_damage(), "{error}");
     }
 }

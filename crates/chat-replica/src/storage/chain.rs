@@ -6,6 +6,8 @@
 //! (rule 5: the winner appends one before anything else, and the founding is one too; a cut takes an end away, so what is left of an epoch begins
 //! as it did), so the index of the views says both.
 //!
+//! Whoever follows the chain reads messages, too: what of an entry is only there is put into it again (`brief`).
+//!
 //! That the index is whole is not taken on trust: a view that it lacks would be missed by rule 4, and two could lead. A page that a disk
 //! never wrote has a checksum too, that of what was there before. So the index must have as many views as the row of facts says, in order, the
 //! first at the beginning, and the last must be in the log, of the epoch of the entry from which the chain is followed. Where that is not so, the
@@ -131,7 +133,11 @@ impl Followed {
         let mut statement = connection.prepare(log_table::SELECT_FROM)?;
         let mut rows = statement.query([self.log.last as i64 + 1])?;
         while let Some(row) = rows.next()? {
-            let entry = log_table::entry(connection, row).ok();
+            let entry = match log_table::entry(connection, row) {
+                // A page that cannot be read says nothing of the log's chain. Salvage may be able to mend it.
+                Err(error @ rusqlite::Error::SqliteFailure(..)) => return Err(error),
+                entry => entry.ok(),
+            };
             let sound = entry.filter(|entry| entry.index == self.log.last + 1 && entry.follows(self.log.last_hash));
             let Some(entry) = sound else {
                 self.broken = Some((self.log.last + 1, log_table::last(connection)?));
@@ -157,12 +163,13 @@ pub(super) fn read(connection: &Connection, from: u64, to: u64, max_bytes: usize
     let (mut entries, mut bytes) = (Vec::new(), 0);
     let mut before = (from <= 1).then_some((0, ChainHash::default()));
     while let Some(row) = rows.next()? {
-        let entry = log_table::entry(connection, row)?;
-        let place = (entry.index, entry.hash);
-        if entry.index > to {
+        let place = log_table::index_and_hash(row)?;
+        // An entry is put together only if it is wanted.
+        if place.0 > to || (!entries.is_empty() && bytes >= max_bytes) {
             break;
         }
-        if entry.index >= from {
+        if place.0 >= from {
+            let entry = log_table::entry(connection, row)?;
             if !before.is_some_and(|(index, hash)| entry.index == index + 1 && entry.follows(hash)) {
                 return Err(log_table::unchained(entry.index));
             }

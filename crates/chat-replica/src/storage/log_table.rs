@@ -138,6 +138,11 @@ pub(crate) fn entry(connection: &Connection, row: &Row<'_>) -> Result<Entry> {
     Ok(Entry { index: unsigned(row, 0)?, epoch, body, hash: ChainHash(blob(row, 5)?) })
 }
 
+/// What follows an entry has to know of it.
+pub(crate) fn index_and_hash(row: &Row<'_>) -> Result<(u64, ChainHash)> {
+    Ok((unsigned(row, 0)?, ChainHash(blob(row, 5)?)))
+}
+
 /// Bytes that nobody wrote: the file is not what it was.
 fn undecodable(column: usize) -> Error {
     Error::FromSqlConversionFailure(column, Type::Blob, "these bytes mean nothing".into())
@@ -244,10 +249,12 @@ pub(crate) fn set_aside_from(connection: &Connection, found_by: Incarnation, fro
     let mut insert = connection.prepare("INSERT INTO log_set_aside VALUES (?, ?, ?, ?, ?, ?, ?)")?;
     while let Some(row) = rows.next()? {
         let mut values: Vec<Value> = (0..6).map(|column| row.get(column)).collect::<Result<_>>()?;
-        if let (Value::Integer(0), Value::Blob(stored)) = (&values[3], &values[4])
-            && let Ok(whole) = brief::whole(connection, stored.clone())
-        {
-            values[4] = Value::Blob(whole.into());
+        if let (Value::Integer(0), Value::Blob(stored)) = (&values[3], &values[4]) {
+            match brief::whole(connection, stored.clone()) {
+                Ok(whole) => values[4] = Value::Blob(whole.into()),
+                Err(error @ Error::SqliteFailure(..)) => return Err(error),
+                Err(_) => {}
+            }
         }
         insert.execute(params_from_iter([Value::Integer(found_by.count as i64)].into_iter().chain(values)))?;
     }

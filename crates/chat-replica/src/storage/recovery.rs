@@ -52,6 +52,10 @@ pub(super) fn start(
     }
     reach(Point::StartVerify);
     let found = follow(connection, &facts, mark, behind.is_some() || is_cut)?;
+    if let Some((from, _)) = found.broken.filter(|(from, _)| *from <= facts.applied) {
+        // The state was made of what is not there any more, or lacks what that entry tells of: it is to be made anew, by a salvage.
+        return Err(DiskError::Database(log_table::unchained(from)));
+    }
     reach(Point::StartVerified);
     // Where the end of the log was lost, the promise was lost with it (rule 2).
     facts.promised = facts.promised.max(mark.map(|mark| mark.promised).unwrap_or_default());

@@ -6,6 +6,7 @@
 //! What grows with history is appended to: messages by id. Where the messages of a mailbox and of a conversation are is in `postings`, and what
 //! requests have done in `requests`. The names of both ends of a message, and whether its sender is gone, are looked up when it is read.
 
+use super::brief;
 use super::marks;
 use super::postings::{Place, Postings};
 use super::requests::{self, Entry, Requests};
@@ -324,7 +325,9 @@ impl Store for SqliteState<'_> {
         let mut keep = self.prepare(keep)?;
         let mut statement = self.prepare("DELETE FROM messages WHERE id = ?1 RETURNING seq, sender")?;
         let places = ids.into_iter().map(|id| {
-            keep.execute([int(id)])?;
+            if keep.execute([int(id)])? != 1 {
+                return Err(brief::lost(id));
+            }
             let place =
                 |row: &rusqlite::Row<'_>| Ok(Place { id, seq: number(row, 0)?, from: number(row, 1)?, to: account.0 });
             statement.query_row([int(id)], place)
