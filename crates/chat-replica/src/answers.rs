@@ -3,6 +3,7 @@
 //! Each answer wakes a task, and a thread if that sleeps. Given by the driver, the first would bring a thread to the processor that the driver needs to
 //! give the second, and so with each of them. So many go to one task, which gives them on its own thread, where nothing needs to be woken for that.
 
+use crate::desk::Tell;
 use crate::handle::{Declined, Done};
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,7 +20,6 @@ const ENTRIES: usize = 64;
 /// The driver's end.
 #[derive(Debug)]
 pub(crate) struct Answers {
-    collected: Vec<Given>,
     outbox: mpsc::Sender<Vec<Given>>,
 }
 
@@ -32,17 +32,18 @@ impl Answers {
                 give(answers);
             }
         });
-        Answers { collected: Vec::new(), outbox }
+        Answers { outbox }
     }
 
-    /// One more, to leave with the next [`Answers::leave`].
-    pub fn put(&mut self, answer: Answer, what: Result<Done, Declined>) {
-        self.collected.push((answer, what));
+    /// Lets go together of what answers this gives.
+    pub fn together<T>(&self, tell_all: impl FnOnce(Tell<'_, Answer>) -> T) -> T {
+        let mut answers = Vec::new();
+        let told = tell_all(&mut |answer, what| answers.push((answer, what)));
+        self.leave(answers);
+        told
     }
 
-    /// Lets go of them.
-    pub fn leave(&mut self) {
-        let answers = std::mem::take(&mut self.collected);
+    fn leave(&self, answers: Vec<Given>) {
         if answers.len() <= FEW {
             return give(answers);
         }
@@ -62,18 +63,18 @@ fn give(answers: Vec<Given>) {
 mod tests {
     use super::*;
 
+    /// So many answers together, and where they arrive.
+    fn given(answers: &Answers, count: usize) -> Vec<oneshot::Receiver<Result<Done, Declined>>> {
+        let (asked, waiting): (Vec<Answer>, Vec<_>) = (0..count).map(|_| oneshot::channel()).unzip();
+        answers.together(|tell| asked.into_iter().for_each(|answer| tell(answer, Err(Declined::Unknown))));
+        waiting
+    }
+
     #[tokio::test]
     async fn every_answer_arrives_however_many_there_are() {
-        let mut answers = Answers::start();
+        let answers = Answers::start();
         for count in [1, FEW, FEW + 1, 100] {
-            let mut waiting = Vec::new();
-            for _ in 0..count {
-                let (answer, given) = oneshot::channel();
-                answers.put(answer, Err(Declined::Unknown));
-                waiting.push(given);
-            }
-            answers.leave();
-            for given in waiting {
+            for given in given(&answers, count) {
                 assert!(matches!(given.await, Ok(Err(Declined::Unknown))));
             }
         }
@@ -81,17 +82,9 @@ mod tests {
 
     #[tokio::test]
     async fn answers_arrive_though_their_task_is_behind_or_gone() {
-        let mut answers = Answers::start();
-        let mut waiting = Vec::new();
+        let answers = Answers::start();
         // Nothing here lets the task run.
-        for _ in 0..3 * ENTRIES * (FEW + 1) {
-            let (answer, given) = oneshot::channel();
-            answers.put(answer, Err(Declined::Unknown));
-            waiting.push(given);
-            if answers.collected.len() > FEW {
-                answers.leave();
-            }
-        }
+        let waiting: Vec<_> = (0..3 * ENTRIES).flat_map(|_| given(&answers, FEW + 1)).collect();
         drop(answers);
         for given in waiting {
             assert!(matches!(given.await, Ok(Err(Declined::Unknown))));

@@ -5,7 +5,7 @@
 
 use crate::answers::{Answer, Answers};
 use crate::clock::Clock;
-use crate::desk::{BATCH, BATCH_BYTES, Desk, size};
+use crate::desk::{BATCH, BATCH_BYTES, Desk, Tell, size};
 use crate::failpoint::{Point, reach};
 use crate::handle::{Control, Gate, Proposal};
 use crate::node::{Disk as _, Node, Outbox, Turned};
@@ -215,16 +215,12 @@ impl Driver {
         mut inputs: Vec<Input>,
         proposals: Vec<Proposal>,
     ) -> Result<Turned, DiskError> {
-        let answers = &mut self.wiring.answers;
-        inputs.extend(self.desk.propose(self.node.replica(), proposals, &mut |answer, what| answers.put(answer, what)));
-        answers.leave();
-        let clock = self.wiring.clock;
-        let (wiring, desk, ended) = (&mut self.wiring, &mut self.desk, &mut self.ended);
+        let (wiring, desk, ended) = (&self.wiring, &mut self.desk, &mut self.ended);
+        inputs.extend(wiring.answers.together(|tell| desk.propose(self.node.replica(), proposals, tell)));
+        let clock = wiring.clock;
         let mut out = TurnOut { runtime, wiring, desk, ended, unsent: false };
         let turned = self.node.turn(clock.now(), inputs, &|| clock.now(), &mut out)?;
-        let answers = &mut self.wiring.answers;
-        self.desk.turned(&turned, &mut |answer, what| answers.put(answer, what));
-        answers.leave();
+        self.wiring.answers.together(|tell| self.desk.turned(&turned, tell));
         self.publish();
         Ok(turned)
     }
@@ -262,7 +258,7 @@ fn flush(runtime: &Runtime) {
 /// What a turn gives to the world.
 struct TurnOut<'d> {
     runtime: &'d Runtime,
-    wiring: &'d mut Wiring,
+    wiring: &'d Wiring,
     desk: &'d mut Desk<Answer>,
     ended: &'d mut Option<Ended>,
     unsent: bool,
@@ -283,10 +279,8 @@ impl Outbox for TurnOut<'_> {
     fn applied(&mut self, entry: &Entry, results: Vec<Applied>, copies: usize) {
         // Before any answer leaves: a read that follows it must wait until it is visible (rule 11).
         self.wiring.answered.store(entry.index, Ordering::Release);
-        let answers = &mut self.wiring.answers;
-        let tell = &mut |answer, what| answers.put(answer, what);
-        let events = self.desk.applied(entry.index, entry.epoch, results, copies, tell);
-        answers.leave();
+        let applied = |tell: Tell<'_, _>| self.desk.applied(entry.index, entry.epoch, results, copies, tell);
+        let events = self.wiring.answers.together(applied);
         self.wiring.subscribers.tell(events);
     }
 
@@ -304,9 +298,7 @@ impl Outbox for TurnOut<'_> {
                 tracing::info!(%epoch, "no longer primary");
                 // Before anything that rests on it leaves: no read passes from here on (rule 11).
                 self.wiring.close_gate();
-                let answers = &mut self.wiring.answers;
-                self.desk.stepped_down(&mut |answer, what| answers.put(answer, what));
-                answers.leave();
+                self.wiring.answers.together(|tell| self.desk.stepped_down(tell));
             }
             Event::View(at) => {
                 tracing::info!(epoch = %at.view.epoch, primary = %at.view.primary, members = ?at.view.members, "view");
