@@ -31,6 +31,7 @@
 //! | `ahead` | what sends will need of those, looked up between turns after a start |
 //! | `readers` | connections that look at the state beside the writer |
 //! | `migrations` | numbered changes of the schema |
+//! | `varint` | numbers in blocks |
 //! | `words` | SQLite's errors, in words that say what to do |
 
 mod ahead;
@@ -60,6 +61,7 @@ pub(crate) mod salvage;
 pub(crate) mod scrub;
 pub mod state;
 mod tail;
+mod varint;
 pub(crate) mod wal;
 mod words;
 mod write_back;

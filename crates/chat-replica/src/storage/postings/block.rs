@@ -1,6 +1,7 @@
 //! Many postings in one row: the first as the row's key, each other one as its distance from the one before it.
 
 use super::Posting;
+use crate::storage::varint::{take, take_signed};
 use rusqlite::Error;
 use rusqlite::types::Type;
 
@@ -73,27 +74,7 @@ pub(super) fn decode(first: Posting, mut rest: &[u8], to: &mut Vec<Posting>) -> 
 
 /// Takes a step from the bytes, as postcard wrote it: by hand, since a page of a conversation takes some hundreds.
 fn next(from: &mut &[u8]) -> Option<Step> {
-    let (further, y, z) = (varint(from)?, varint(from)?, varint(from)?);
-    // The sign is the lowest bit.
-    Some((further, y, (z >> 1).cast_signed() ^ -(z & 1).cast_signed()))
-}
-
-/// Seven bits a byte, the lowest first; all but the last byte have their highest bit set.
-fn varint(from: &mut &[u8]) -> Option<u64> {
-    let (mut value, mut shift) = (0, 0);
-    loop {
-        let (byte, rest) = from.split_first()?;
-        *from = rest;
-        // Of the tenth byte only one bit is left.
-        if shift == 63 && *byte > 1 {
-            return None;
-        }
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-        shift += 7;
-    }
+    Some((take(from)?, take(from)?, take_signed(from)?))
 }
 
 pub(super) fn damaged(why: Box<dyn std::error::Error + Send + Sync>) -> Error {
@@ -156,12 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_end_where_64_bits_do() {
-        let most = [[0xff; 9].as_slice(), &[1]].concat();
-        assert_eq!(varint(&mut most.as_slice()), Some(u64::MAX));
-        for bad in [[[0xff; 9].as_slice(), &[2]].concat(), vec![0x80; 10], vec![0x80; 3], Vec::new()] {
-            assert_eq!(varint(&mut bad.as_slice()), None, "{bad:?}");
-        }
+    fn the_sign_of_a_step_is_its_lowest_bit() {
         let small: [(u8, i64); 5] = [(0, 0), (1, -1), (2, 1), (3, -2), (126, 63)];
         for (byte, z) in small {
             assert_eq!(next(&mut [7, 9, byte].as_slice()), Some((7, 9, z)));

@@ -4,6 +4,7 @@
 //! and the answer follow. Numbers that grow along with the keys are stored as their distance from the record before, so that most take a byte or two.
 //! The first of a block is stored as if zeros came before it.
 
+use crate::storage::varint::{take, take_signed};
 use chat_core::{AccountId, Answer, BodyHash, MessageId, Provenance, RequestKey, RequestRecord, Scope, Timestamp};
 use rusqlite::Error;
 use rusqlite::types::Type;
@@ -154,40 +155,6 @@ fn put_signed(to: &mut Vec<u8>, number: i64) {
 
 fn take_byte(from: &mut &[u8]) -> Option<u8> {
     from.split_off_first().copied()
-}
-
-#[inline]
-fn take(from: &mut &[u8]) -> Option<u64> {
-    match from.split_first()? {
-        // Most are this short.
-        (&byte, rest) if byte < 0x80 => {
-            *from = rest;
-            Some(u64::from(byte))
-        }
-        _ => take_long(from),
-    }
-}
-
-fn take_long(from: &mut &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = take_byte(from)?;
-        let bits = u64::from(byte & 0x7f);
-        // The tenth byte has one bit.
-        if bits << shift >> shift != bits {
-            return None;
-        }
-        number |= bits << shift;
-        if byte < 0x80 {
-            return Some(number);
-        }
-    }
-    None
-}
-
-fn take_signed(from: &mut &[u8]) -> Option<i64> {
-    let number = take(from)?;
-    Some((number >> 1).cast_signed() ^ -((number & 1).cast_signed()))
 }
 
 /// What the record differs from that comes behind another.

@@ -1,0 +1,56 @@
+//! Numbers in blocks, as postcard writes them: seven bits a byte, the lowest first; all but the last byte have their highest bit set.
+
+/// Takes a number.
+#[inline]
+pub(super) fn take(from: &mut &[u8]) -> Option<u64> {
+    match from.split_first()? {
+        // Most are this short.
+        (&byte, rest) if byte < 0x80 => {
+            *from = rest;
+            Some(u64::from(byte))
+        }
+        _ => take_long(from),
+    }
+}
+
+fn take_long(from: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = from.split_off_first().copied()?;
+        let bits = u64::from(byte & 0x7f);
+        // The tenth byte has one bit.
+        if bits << shift >> shift != bits {
+            return None;
+        }
+        number |= bits << shift;
+        if byte < 0x80 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+/// Takes a number whose lowest bit is its sign.
+#[inline]
+pub(super) fn take_signed(from: &mut &[u8]) -> Option<i64> {
+    let number = take(from)?;
+    Some((number >> 1).cast_signed() ^ -((number & 1).cast_signed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_end_where_64_bits_do() {
+        let most = [[0xff; 9].as_slice(), &[1]].concat();
+        assert_eq!(take(&mut most.as_slice()), Some(u64::MAX));
+        for bad in [[[0xff; 9].as_slice(), &[2]].concat(), vec![0x80; 10], vec![0x80; 3], Vec::new()] {
+            assert_eq!(take(&mut bad.as_slice()), None, "{bad:?}");
+        }
+        let small: [(u8, i64); 5] = [(0, 0), (1, -1), (2, 1), (3, -2), (126, 63)];
+        for (byte, number) in small {
+            assert_eq!(take_signed(&mut [byte].as_slice()), Some(number));
+        }
+    }
+}
