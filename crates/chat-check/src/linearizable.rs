@@ -7,8 +7,11 @@
 //!
 //! It never complains of a history that is linearizable. It misses what only a choice between several explanations
 //! would show: a refused send to an account whose registration and deletion both ran meanwhile; which of several unknown
-//! sends with the same text came first; the exact count of undelivered messages while sends or acknowledgements run;
-//! messages of a deleted mailbox that a page lacks. `exhaustive` (a feature of this crate) misses nothing, and is for a few calls.
+//! sends with the same text came first, and which of several moved a mark; the exact count of undelivered messages
+//! while sends or acknowledgements run; that a conversation lacks a message whose sender was not told and that nobody
+//! saw; messages of a deleted mailbox that a page lacks. Where every send and every acknowledgement was answered and
+//! nobody asked to be deleted, it misses nothing that one mailbox can show. `exhaustive` (a feature of this crate)
+//! misses nothing anywhere, and is for a few calls.
 //!
 //! The history begins with empty mailboxes; accounts that it does not register are taken to exist from the start.
 
@@ -16,6 +19,7 @@ use std::collections::HashMap;
 
 use crate::complaint::{Complaints, Fault, Property, Verdict};
 use crate::history::{CallId, History};
+use crate::levels::Levels;
 use crate::places::Places;
 use crate::requests::Requests;
 
@@ -48,6 +52,7 @@ pub(crate) fn judge<'a>(history: &'a History, requests: &'a Requests, places: &'
         accounts: Vec::new(),
         numbers: HashMap::new(),
         ends: Vec::new(),
+        levels: Levels::of(history),
     };
     for (fault, calls) in &places.faults {
         work.complaints.add(fault.clone(), calls.iter().copied());
@@ -74,6 +79,7 @@ struct Work<'a> {
     numbers: HashMap<&'a str, usize>,
     /// For each place: the numbers of its sender's and its recipient's account.
     ends: Vec<(usize, usize)>,
+    levels: Levels<'a>,
 }
 
 impl<'a> Work<'a> {

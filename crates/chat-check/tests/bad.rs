@@ -203,6 +203,48 @@ fn who_is_gone_was_deleted() {
 }
 
 #[test]
+fn what_is_counted_was_sent_by_then() {
+    let refusing = Request::Delete { key: Some(Key(99)), refuse_if_undelivered: true };
+    let refused = |count| Outcome::Rejected(Reason::UndeliveredMessages { count });
+    // Ann is there only after Bob's mailbox had her message.
+    let counted = |registered, request: Request, outcome: Outcome| {
+        let mut history = History::default();
+        let register = Request::Register { key: Some(Key(50)) };
+        call(&mut history, "ann", registered, registered, register, Outcome::Done(Answer::Registered));
+        call(&mut history, "ann", 30, 30, send("one", 1), Outcome::Unknown);
+        call(&mut history, "bob", 40, 40, request, outcome);
+        linearizable::check(&history)
+    };
+    accepts(counted(20, refusing.clone(), refused(1)));
+    complains(counted(41, refusing.clone(), refused(1)), fault!(Fault::Miscounted { .. }));
+    accepts(counted(20, delete(), Outcome::Done(Answer::Deleted { discarded: 1 })));
+    complains(counted(41, delete(), Outcome::Done(Answer::Deleted { discarded: 1 })), fault!(Fault::Miscounted { .. }));
+    // The one that was counted has the first place, so what is sent later has the second.
+    let then = |place| {
+        let mut history = History::default();
+        call(&mut history, "ann", 30, 40, send("one", 1), Outcome::Unknown);
+        call(&mut history, "bob", 50, 60, refusing.clone(), refused(1));
+        call(&mut history, "ann", 70, 80, send("two", 2), sent(place));
+        linearizable::check(&history)
+    };
+    accepts(then(2));
+    complains(then(1), fault!(Fault::TooLate { .. }));
+}
+
+#[test]
+fn what_is_read_is_delivered_with_it() {
+    let acknowledged = |delivered, read| {
+        let mut history = two();
+        let outcome = |read| Outcome::Done(Answer::Marks(Marks { read, delivered: 1, last: 2 }));
+        call(&mut history, "bob", 50, 60, Request::Acknowledge { delivered, read: None }, outcome(0));
+        call(&mut history, "bob", 55, 70, Request::Acknowledge { delivered: None, read: Some(1) }, outcome(read));
+        linearizable::check(&history)
+    };
+    accepts(acknowledged(Some(1), 1));
+    complains(acknowledged(None, 1), fault!(Fault::MarkFromNowhere { .. }));
+}
+
+#[test]
 fn what_was_acknowledged_and_is_not_kept() {
     let mut history = two();
     history.finals = vec![replica(1, 2, "a", ones())];

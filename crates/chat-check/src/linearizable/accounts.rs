@@ -1,5 +1,7 @@
 //! Accounts: that they exist when something is done for them, and the order within each mailbox.
 
+use std::collections::HashSet;
+
 use crate::complaint::Fault;
 use crate::history::{Answer, CallId, Micros, Outcome, Reason, Request};
 use crate::requests::Asked;
@@ -24,7 +26,7 @@ pub(super) struct Account<'a> {
     pub chain: Vec<(u64, Node)>,
     /// The newest message that anybody was told of.
     pub last: u64,
-    /// Sends to it that can have happened and that nobody saw: when they began. Latest first.
+    /// Sends to it that can have happened and that nobody saw: from when on. Latest first.
     pub unseen: Vec<Micros>,
     pub delivered: marks::Axis,
     pub read: marks::Axis,
@@ -78,6 +80,9 @@ impl<'a> Work<'a> {
         }
         for call in &history.calls {
             let number = self.account(&call.account);
+            if let Request::Send { to, .. } = &call.request {
+                self.account(to);
+            }
             let account = &mut self.accounts[number];
             match (&call.request, &call.outcome) {
                 (Request::Register { .. }, Outcome::Rejected(Reason::NameTaken)) => {}
@@ -87,16 +92,13 @@ impl<'a> Work<'a> {
                     account.last = account.last.max(marks.last);
                 }
                 (_, Outcome::Rejected(Reason::MarkBeyondLast { last })) => account.last = account.last.max(*last),
+                (_, Outcome::Rejected(Reason::UndeliveredMessages { count })) => {
+                    let delivered = self.levels.certain(&call.account, call.begun);
+                    account.last = account.last.max(count.saturating_add(delivered));
+                }
                 (Request::ReadConversation { stale: true, .. }, _) => {}
                 (_, Outcome::Done(_)) => account.alive = true,
                 _ => {}
-            }
-        }
-        let seen: std::collections::HashSet<usize> = places.all.iter().filter_map(|place| place.request).collect();
-        for (number, asked) in self.requests.sends.iter().enumerate() {
-            if let (true, false, Some((_, to, _))) = (asked.possible, seen.contains(&number), asked.send(history)) {
-                let to = self.account(to);
-                self.accounts[to].unseen.push(asked.begun);
             }
         }
         for asked in &self.requests.registers {
@@ -108,7 +110,6 @@ impl<'a> Work<'a> {
             self.accounts[number].deletes.extend(Once::of(asked));
         }
         for number in 0..self.accounts.len() {
-            self.accounts[number].unseen.sort_unstable_by_key(|&begun| std::cmp::Reverse(begun));
             let registers = std::mem::take(&mut self.accounts[number].registers);
             self.accounts[number].register = self.happens_once(number, What::Register(number), &registers);
             self.accounts[number].registers = registers;
@@ -116,6 +117,36 @@ impl<'a> Work<'a> {
             self.accounts[number].delete = self.happens_once(number, What::Delete(number), &deletes);
             self.accounts[number].deletes = deletes;
         }
+        self.find_unseen();
+    }
+
+    fn find_unseen(&mut self) {
+        let seen: HashSet<usize> = self.places.all.iter().filter_map(|place| place.request).collect();
+        for (_, asked) in self.requests.sends.iter().enumerate().filter(|(number, _)| !seen.contains(number)) {
+            if let (Some(earliest), Some((_, to, _))) = (self.earliest(asked), asked.send(self.history)) {
+                let to = self.numbers[&**to];
+                self.accounts[to].unseen.push(earliest);
+            }
+        }
+        for account in &mut self.accounts {
+            account.unseen.sort_unstable_by_key(|&earliest| std::cmp::Reverse(earliest));
+        }
+    }
+
+    /// From when on a send can have happened: not before its two accounts were there, and never where one of them
+    /// was gone when it began.
+    pub(super) fn earliest(&self, asked: &Asked) -> Option<Micros> {
+        let (from, to, _) = asked.send(self.history).filter(|_| asked.possible)?;
+        let mut earliest = asked.begun;
+        for name in [from, to] {
+            let account = &self.accounts[*self.numbers.get(&**name)?];
+            if account.delete.is_some_and(|delete| self.graph.moment(delete).latest.0 < asked.begun) {
+                return None;
+            }
+            let registered = account.register.map_or(0, |register| self.graph.moment(register).earliest.0);
+            earliest = earliest.max(registered);
+        }
+        Some(earliest)
     }
 
     fn happens_once(&mut self, number: usize, what: What, possible: &[Once]) -> Option<Node> {

@@ -2,7 +2,6 @@
 
 use crate::complaint::Fault;
 use crate::history::{Answer, Call, CallId, Marks, Micros, Outcome, Reason, Request};
-use crate::levels::Levels;
 
 use super::graph::{Bound, Node, What};
 use super::{Work, around};
@@ -12,7 +11,6 @@ impl<'a> Work<'a> {
         let history = self.history;
         self.find_marks();
         let conversations = self.conversations();
-        let levels = Levels::of(history);
         for (number, call) in history.calls.iter().enumerate() {
             let (id, Some(ended)) = (CallId(number), call.ended) else { continue };
             match (&call.outcome, &call.request) {
@@ -22,7 +20,7 @@ impl<'a> Work<'a> {
                         self.complaints.add(Fault::Contradiction, [id]);
                     }
                     self.see_last(call, node, marks.last);
-                    self.see_marks(call, node, *marks);
+                    self.see_marks(id, call, node, *marks);
                 }
                 (Outcome::Done(Answer::Page(page)), &Request::ReadMailbox { after, limit }) => {
                     let node = self.look(id, call, ended);
@@ -32,7 +30,7 @@ impl<'a> Work<'a> {
                     self.see_conversation(id, page, &conversations);
                 }
                 (Outcome::Done(Answer::Deleted { discarded }), _) => self.count_discarded(id, *discarded),
-                (Outcome::Rejected(reason), _) => self.refused(id, call, ended, reason, &levels),
+                (Outcome::Rejected(reason), _) => self.refused(id, call, ended, reason),
                 _ => {}
             }
         }
@@ -56,7 +54,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn refused(&mut self, id: CallId, call: &'a Call, ended: Micros, reason: &Reason, levels: &Levels<'_>) {
+    fn refused(&mut self, id: CallId, call: &'a Call, ended: Micros, reason: &Reason) {
         let moment =
             |work: &mut Self| work.graph.add(What::Look(id), Bound(call.begun, Some(id)), Bound(ended, Some(id)));
         match (reason, &call.request) {
@@ -82,8 +80,9 @@ impl<'a> Work<'a> {
                 }
             }
             (&Reason::UndeliveredMessages { count }, Request::Delete { .. }) => {
-                self.look(id, call, ended);
-                self.count_undelivered(id, call, ended, count, levels);
+                let node = self.look(id, call, ended);
+                self.see_undelivered(call, ended, node, count);
+                self.count_undelivered(id, call, ended, count);
             }
             _ => {}
         }
@@ -107,25 +106,42 @@ impl<'a> Work<'a> {
 
     /// No send and no acknowledgement comes after the deletion, so the last of them count.
     fn count_discarded(&mut self, id: CallId, count: u64) {
-        let account = &self.accounts[self.numbers[&*self.history.calls[id.0].account]];
+        let call = &self.history.calls[id.0];
+        let account = &self.accounts[self.numbers[&*call.account]];
+        let in_time = |earliest: &&Micros| call.ended.is_none_or(|ended| **earliest <= ended);
         let last = account.last;
         let least = last.saturating_sub(account.delivered.highest_possible);
-        let most = (last + account.unseen.len() as u64).saturating_sub(account.delivered.highest_certain);
+        let most = (last + account.unseen.iter().filter(in_time).count() as u64)
+            .saturating_sub(account.delivered.highest_certain);
         if !(least..=most).contains(&count) {
             self.complaints.add(Fault::Miscounted { count, least, most }, [id]);
         }
     }
 
-    fn count_undelivered(&mut self, id: CallId, call: &Call, ended: Micros, count: u64, levels: &Levels<'_>) {
+    /// So many came after the mark `delivered`, wherever that was, and no more.
+    fn see_undelivered(&mut self, call: &Call, ended: Micros, node: Node, count: u64) {
+        let chain = &self.accounts[self.numbers[&*call.account]].chain;
+        let least = count.saturating_add(self.levels.certain(&call.account, call.begun));
+        let most = count.saturating_add(self.levels.possible(&call.account, ended));
+        let (newest, beyond) = (around(chain, least).0, around(chain, most).1);
+        if let Some(newest) = newest {
+            self.graph.before(newest, node);
+        }
+        if let Some(beyond) = beyond {
+            self.graph.before(node, beyond);
+        }
+    }
+
+    fn count_undelivered(&mut self, id: CallId, call: &Call, ended: Micros, count: u64) {
         let to_me =
             |asked: &&crate::requests::Asked| asked.send(self.history).is_some_and(|(_, to, _)| *to == call.account);
         let (mut certain, mut possible) = (0, 0);
         for asked in self.requests.sends.iter().filter(to_me) {
             certain += u64::from(asked.done.is_some_and(|(by, _)| by < call.begun));
-            possible += u64::from(asked.possible && asked.begun <= ended);
+            possible += u64::from(self.earliest(asked).is_some_and(|earliest| earliest <= ended));
         }
-        let least = certain.saturating_sub(levels.possible(&call.account, ended)).max(1);
-        let most = possible.saturating_sub(levels.certain(&call.account, call.begun));
+        let least = certain.saturating_sub(self.levels.possible(&call.account, ended)).max(1);
+        let most = possible.saturating_sub(self.levels.certain(&call.account, call.begun));
         if !(least..=most).contains(&count) {
             self.complaints.add(Fault::Miscounted { count, least, most }, [id]);
         }

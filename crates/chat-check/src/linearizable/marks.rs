@@ -21,15 +21,21 @@ pub(super) struct Axis {
     seen: BTreeMap<u64, CallId>,
     /// Where it was put: the first call that began to and can have moved it there.
     put: BTreeMap<u64, (Micros, CallId)>,
+    /// When the first of those began that leave the other mark behind this one.
+    put_alone: BTreeMap<u64, Micros>,
 }
 
 impl Axis {
-    fn note(&mut self, id: CallId, call: &Call, asked: Option<u64>, result: Option<u64>) {
+    fn note(&mut self, id: CallId, call: &Call, asked: Option<u64>, alone: bool, result: Option<u64>) {
         if let Some(asked) = asked {
             self.highest_possible = self.highest_possible.max(asked);
             if result.is_none_or(|result| result == asked) {
                 let first = self.put.entry(asked).or_insert((call.begun, id));
                 *first = (*first).min((call.begun, id));
+                if alone {
+                    let first = self.put_alone.entry(asked).or_insert(call.begun);
+                    *first = (*first).min(call.begun);
+                }
             }
         }
         if let Some(result) = result.filter(|&result| result > 0) {
@@ -51,8 +57,9 @@ impl Work<'_> {
             };
             let account = &mut self.accounts[self.numbers[&*call.account]];
             let id = CallId(number);
-            account.delivered.note(id, call, delivered.max(read), result.map(|marks| marks.delivered));
-            account.read.note(id, call, read, result.map(|marks| marks.read));
+            let result_delivered = result.map(|marks| marks.delivered);
+            account.delivered.note(id, call, delivered.max(read), delivered > read, result_delivered);
+            account.read.note(id, call, read, false, result.map(|marks| marks.read));
         }
         for number in 0..self.accounts.len() {
             let delivered = std::mem::take(&mut self.accounts[number].delivered);
@@ -82,8 +89,14 @@ impl Work<'_> {
         axis
     }
 
-    pub(super) fn see_marks(&mut self, call: &Call, node: Node, marks: Marks) {
+    pub(super) fn see_marks(&mut self, id: CallId, call: &Call, node: Node, marks: Marks) {
         let account = &self.accounts[self.numbers[&*call.account]];
+        // What is read is delivered with it: only what marks no more than deliveries leaves `read` behind.
+        let moved = account.delivered.put_alone.get(&marks.delivered);
+        if marks.read < marks.delivered && moved.is_none_or(|&begun| call.ended.is_some_and(|ended| ended < begun)) {
+            let fault = Fault::MarkFromNowhere { account: account.name.into(), mark: marks.delivered };
+            self.complaints.add(fault, [id]);
+        }
         let (here, next) = around(&account.delivered.chain, marks.delivered);
         let (read_here, read_next) = around(&account.read.chain, marks.read);
         // What is read is delivered too.
