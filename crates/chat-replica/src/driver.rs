@@ -73,8 +73,8 @@ impl Driver {
         Driver { node, wiring, desk, shown, ended: None }
     }
 
-    /// Runs until the end. On a thread of its own: the disk's syncs block it. The sessions to the peers are tasks of `runtime`, and so run on this
-    /// thread, too: what the driver sends leaves without waking another.
+    /// Runs until the end. On a thread of its own: the disk's syncs block it. The sessions with the peers are tasks of `runtime`, and so run on this
+    /// thread, too: what the driver sends leaves without waking another, and what comes wakes no other first.
     pub fn run(mut self, runtime: &Runtime) -> Ended {
         let ended = self.turns(runtime);
         // Handlers may outlive this thread for a moment: no read passes any more (rule 11).
@@ -97,7 +97,7 @@ impl Driver {
             inputs.extend(turned.synced.map(|took| Input::Persisted { took }));
             let mut proposals = Vec::new();
             // However busy this is: a wait that is over at once would let no task run.
-            flush(runtime);
+            exchange(runtime);
             if inputs.is_empty() && !self.node.is_behind() {
                 runtime.block_on(self.wait(&mut inputs, &mut proposals));
             }
@@ -249,10 +249,16 @@ impl Wiring {
     }
 }
 
-/// Lets the sessions to the peers put on the network what is in their queues: whoever yields is polled again when no task is ready any more, or
+/// Lets the sessions with the peers put on the network what is in their queues: whoever yields is polled again when no task is ready any more, or
 /// after some dozens of them.
 fn flush(runtime: &Runtime) {
     runtime.block_on(tokio::task::yield_now());
+}
+
+/// The same, and lets them take from the network what has come: the first pause finds out where something has.
+fn exchange(runtime: &Runtime) {
+    flush(runtime);
+    flush(runtime);
 }
 
 /// What a turn gives to the world.

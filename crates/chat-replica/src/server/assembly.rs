@@ -12,7 +12,7 @@ use crate::protocol::{self, ClusterId, Input, Member, Replica, ReplicaId};
 use crate::rpc::{AdminRpc, ChatRpc, RpcContext};
 use crate::storage::{self, DataDirectory, Readers, SqliteDisk};
 use crate::subscribers::Subscribers;
-use crate::transport::{Connector, Incoming, PeerSender, Peers, PeersConfig, SessionService};
+use crate::transport::{Connector, Incoming, PeerSender, Peers, PeersConfig, SessionService, sorted};
 use chat_proto::ClusterSecret;
 use chat_proto::v1::admin_service_server::AdminServiceServer;
 use chat_proto::v1::chat_service_server::ChatServiceServer;
@@ -25,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 
 /// Events from the network that wait for the driver at most.
 const NETWORK_LINE: usize = 4096;
@@ -79,7 +80,11 @@ impl Parts {
             shutdown.clone(),
         ));
         let listener = Arc::new(listener);
-        serve(listener.clone(), context.clone(), AdminRpc::new(context, secret), sessions, shutdown.clone());
+        let incoming = Incoming::new(listener.clone());
+        let admin = AdminRpc::new(context.clone(), secret);
+        if let Some(driver) = &runtime.0 {
+            serve(incoming, driver, context, admin, sessions, &shutdown);
+        }
         if let Some(command) = options.fence_command {
             tokio::spawn(fence(command, replicas, suspects, handle.control.clone(), shutdown.clone()));
         }
@@ -193,33 +198,39 @@ fn spawn_driver(driver: Driver, runtime: Loose, id: ReplicaId) -> std::io::Resul
     Ok((thread, ended))
 }
 
+/// Serves peers on the driver's runtime, and all others on the current one; both as if they were the only one.
 fn serve(
-    listener: Arc<TcpListener>,
+    incoming: Incoming,
+    driver: &Runtime,
     context: Arc<RpcContext>,
     admin: AdminRpc,
     sessions: SessionService,
-    shutdown: CancellationToken,
+    shutdown: &CancellationToken,
 ) {
-    let incoming = Incoming::new(listener);
-    let server = tonic::transport::Server::builder()
+    let mut server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(1)))
         .http2_keepalive_timeout(Some(Duration::from_secs(2)))
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
-        .max_concurrent_streams(4096)
-        .add_service(ChatServiceServer::new(ChatRpc::new(context)).max_decoding_message_size(CLIENT_MESSAGE))
-        .add_service(AdminServiceServer::new(admin))
-        .add_service(ReplicaServiceServer::new(sessions).max_decoding_message_size(crate::transport::MESSAGE_BYTES));
-    tokio::spawn(async move {
-        tokio::select! {
-            served = server.serve_with_incoming(incoming) => {
-                if let Err(error) = served {
-                    tracing::error!(%error, "the server ended");
-                }
+        .max_concurrent_streams(4096);
+    let chat = ChatServiceServer::new(ChatRpc::new(context)).max_decoding_message_size(CLIENT_MESSAGE);
+    let sessions = ReplicaServiceServer::new(sessions).max_decoding_message_size(crate::transport::MESSAGE_BYTES);
+    let services = Routes::new(chat).add_service(AdminServiceServer::new(admin)).add_service(sessions);
+    let (peers, others) = sorted(incoming);
+    let (of_peers, of_others) = (server.add_routes(services.clone()), server.add_routes(services));
+    driver.spawn(until(shutdown.clone(), of_peers.serve_with_incoming(peers)));
+    tokio::spawn(until(shutdown.clone(), of_others.serve_with_incoming(others)));
+}
+
+async fn until(shutdown: CancellationToken, server: impl Future<Output = Result<(), tonic::transport::Error>>) {
+    tokio::select! {
+        served = server => {
+            if let Err(error) = served {
+                tracing::error!(%error, "the server ended");
             }
-            () = shutdown.cancelled() => {}
         }
-    });
+        () = shutdown.cancelled() => {}
+    }
 }
 
 /// Rule 15: what a reader finds damaged ends the driver, and with it the process.

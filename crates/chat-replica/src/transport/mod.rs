@@ -16,6 +16,7 @@
 //! | `outbox` | from the driver to the sessions, never blocking |
 //! | `service` | the sessions that peers dial |
 //! | `incoming` | accepting without ever owning the listener (rule 8) |
+//! | `sorting` | peers' connections to the driver's thread, others to the server's |
 //!
 //! What never happens: a failure other than a refused connection is reported as one; a refusal is reported where nobody
 //! was ever met; an address that a name had once is taken for the one that answered; the listener is closed; a task or a
@@ -29,6 +30,7 @@ mod pace;
 mod peers;
 mod service;
 mod session;
+mod sorting;
 mod target;
 pub mod wire;
 
@@ -37,6 +39,7 @@ pub use incoming::Incoming;
 pub use outbox::PeerSender;
 pub use peers::{Peers, PeersConfig};
 pub use service::SessionService;
+pub use sorting::sorted;
 
 use crate::protocol::{ClusterId, Input, Member};
 use chat_proto::ClusterSecret;
@@ -63,7 +66,7 @@ pub struct Tuning {
     pub keepalive_interval: Duration,
     /// A connection that did not answer such a trial after this long is given up.
     pub keepalive_timeout: Duration,
-    /// How many bytes may come in unread, per session.
+    /// How many bytes may come in unread, per session. With another than the default, a peer serves it more slowly (`sorting`).
     pub window: u32,
     /// How many messages may wait for a session's connection; more are dropped.
     pub queue: usize,
@@ -76,7 +79,7 @@ impl Default for Tuning {
             welcome_timeout: Duration::from_secs(1),
             keepalive_interval: Duration::from_secs(1),
             keepalive_timeout: Duration::from_secs(2),
-            window: 8 << 20,
+            window: sorting::PEER_WINDOW,
             queue: 1024,
         }
     }
