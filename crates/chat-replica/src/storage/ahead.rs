@@ -5,10 +5,10 @@
 //! a million accounts it takes some ten seconds of a quarter of the driver's time.
 
 use super::known::ROOM;
-use super::state::{checked, int, number, page};
+use super::marks::NEIGHBOURS;
+use super::state::{SqliteState, checked, number, page};
 use super::write_back::{CachedState, WriteBack};
-use super::{marks, state::SqliteState};
-use chat_core::{AccountId, Marks, Username};
+use chat_core::{AccountId, Lookup as _, Username};
 use rusqlite::Result;
 use std::time::{Duration, Instant};
 
@@ -20,9 +20,6 @@ const PAUSE: u32 = 3;
 pub(super) const NAMES: &str =
     "SELECT name, id FROM accounts INDEXED BY accounts_listed WHERE name > ?1 AND password IS NOT NULL
     ORDER BY name LIMIT ?2";
-pub(super) const MARKS: &str = "SELECT m.account, coalesce(r.read, m.read), coalesce(r.delivered, m.delivered), coalesce(r.last, m.last)
-    FROM mailboxes m LEFT JOIN recent_marks r ON r.account = m.account WHERE m.account > ?1 ORDER BY m.account LIMIT ?2";
-
 /// How far that is.
 #[derive(Debug)]
 pub(super) struct Ahead {
@@ -35,8 +32,8 @@ pub(super) struct Ahead {
 enum Next {
     /// Names after this one, so many at most.
     Names(Option<Username>, usize),
-    /// Marks of accounts after this one, so many at most.
-    Marks(AccountId, usize),
+    /// Marks of neighbours, from so many times [`NEIGHBOURS`] on.
+    Marks(u64),
 }
 
 impl Ahead {
@@ -62,7 +59,7 @@ impl Ahead {
         let mut state = cache.over(state);
         self.next = match self.next.take() {
             Some(Next::Names(after, left)) => state.names_ahead(after, left)?,
-            Some(Next::Marks(after, left)) => state.marks_ahead(after, left)?,
+            Some(Next::Marks(number)) => state.marks_ahead(number)?,
             None => None,
         };
         state.finish()?;
@@ -81,21 +78,24 @@ impl CachedState<'_> {
         found.iter().for_each(|(name, account)| self.known().offer_recipient(name, *account));
         let last = found.last().filter(|_| found.len() == TOGETHER);
         let next = last.map(|(name, _)| Next::Names(Some(name.clone()), left - some));
-        Ok(next.or(Some(Next::Marks(AccountId(0), ROOM))))
+        Ok(next.or(Some(Next::Marks(0))))
     }
 
-    fn marks_ahead(&mut self, after: AccountId, left: usize) -> Result<Option<Next>> {
-        let some = left.min(TOGETHER);
-        let row = |row: &rusqlite::Row<'_>| Ok((AccountId(number(row, 0)?), marks::marks(row, 1)?));
-        let found: Vec<(AccountId, Marks)> = self.database()?.all(MARKS, (int(after.0), page(some)), row)?;
-        for (account, marks) in &found {
+    /// Ids are given out one after the other, from 1 on.
+    fn marks_ahead(&mut self, number: u64) -> Result<Option<Next>> {
+        let last = self.counters()?.accounts;
+        let accounts = (number * NEIGHBOURS).max(1)..=last.min((number + 1) * NEIGHBOURS - 1);
+        let mut found = Vec::with_capacity(NEIGHBOURS as usize);
+        let each = |account, marks| found.push((account, marks));
+        self.database()?.each_with_marks(accounts.map(Ok), each)?;
+        for (account, marks) in found {
             // What is not written yet is newer.
-            if !self.has_unwritten_marks(*account) {
-                self.known().offer_marks(*account, *marks);
+            if !self.has_unwritten_marks(account) {
+                self.known().offer_marks(account, marks);
             }
         }
-        let last = found.last().filter(|_| found.len() == TOGETHER);
-        Ok(last.map(|(account, _)| Next::Marks(*account, left - some)))
+        let next = (number + 1) * NEIGHBOURS;
+        Ok((next <= last && next < ROOM as u64).then_some(Next::Marks(number + 1)))
     }
 }
 
@@ -103,7 +103,7 @@ impl CachedState<'_> {
 mod tests {
     use super::*;
     use crate::storage::migrations::migrate;
-    use chat_core::{Account, DisplayName, Lookup as _, PasswordHash, Store as _, Timestamp};
+    use chat_core::{Account, Counters, DisplayName, Marks, PasswordHash, Store as _, Timestamp};
     use rusqlite::Connection;
 
     const ACCOUNTS: u64 = 3 * TOGETHER as u64 + 5;
@@ -126,6 +126,7 @@ mod tests {
         let all = (1..=ACCOUNTS).step_by(3).map(|number| (AccountId(number), last(number)));
         state.set_all_marks(Vec::from_iter(all)).expect("set");
         state.bury_account(AccountId(9)).expect("buried");
+        state.set_counters(Counters { accounts: ACCOUNTS, ..Counters::default() }).expect("set");
         connection
     }
 
@@ -149,9 +150,10 @@ mod tests {
             now = at.unwrap_or(now);
             steps += 1;
         }
-        assert!((8..=9).contains(&steps), "{steps}");
+        assert_eq!(steps, ACCOUNTS.div_ceil(TOGETHER as u64) + ACCOUNTS.div_ceil(NEIGHBOURS));
         // From here on nothing is looked up.
-        connection.execute_batch("DROP TABLE recent_marks; DROP TABLE mailboxes; DROP TABLE accounts").expect("gone");
+        let gone = "DROP TABLE recent_marks; DROP TABLE marks; DROP TABLE accounts";
+        connection.execute_batch(gone).expect("gone");
         let state = cache.over(SqliteState::new(&connection));
         for number in (1..=ACCOUNTS).filter(|number| *number != 9) {
             let expected = if number == 4 {

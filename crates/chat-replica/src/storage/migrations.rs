@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use super::brief::DISCARDED_SCHEMA;
 use super::log_table::{LOG_SCHEMA, REDO_SCHEMA, VIEWS_SCHEMA};
-use super::marks::MARKS_SCHEMA;
+use super::marks::{self, MARKS_SCHEMA};
 use super::postings::{self, POSTINGS_SCHEMA};
 use super::requests;
 use super::state::{ACCOUNTS_LISTED, STATE_SCHEMA};
@@ -22,6 +22,7 @@ const STEPS: &[Step] = &[
     Step::Sql(MARKS_SCHEMA),
     Step::Code(requests::build),
     Step::Sql(DISCARDED_SCHEMA),
+    Step::Code(marks::build),
 ];
 
 /// What brings a file one version further.

@@ -7,7 +7,6 @@
 //! requests have done in `requests`. The names of both ends of a message, and whether its sender is gone, are looked up when it is read.
 
 use super::brief;
-use super::marks;
 use super::postings::{Place, Postings};
 use super::requests::{self, Entry, Requests};
 use chat_core::{
@@ -267,10 +266,9 @@ impl Read for SqliteState<'_> {
             visit(Row::Session(&session(row)?));
             Ok(())
         })?;
-        self.each(marks::ALL, |row| {
-            visit(Row::Mailbox { account: AccountId(number(row, 0)?), marks: marks::marks(row, 1)? });
-            Ok(())
-        })?;
+        let mut accounts = self.prepare("SELECT id FROM accounts ORDER BY id")?;
+        let accounts = accounts.query_map([], |row| number(row, 0))?;
+        self.each_with_marks(accounts, |account, marks| visit(Row::Mailbox { account, marks }))?;
         self.each("SELECT id, seq, sender, recipient, text, sent_at FROM messages ORDER BY id", |row| {
             let text = checked(row, 4, |text: &str| MessageText::new(text))?;
             let (id, seq) = (MessageId(number(row, 0)?), number(row, 1)?);
@@ -292,8 +290,7 @@ impl Store for SqliteState<'_> {
     fn insert_account(&mut self, account: &Account, password: &PasswordHash) -> Result<()> {
         let Account { id, name, display_name, created_at, deleted: _ } = account;
         let sql = "INSERT INTO accounts (id, name, display_name, created_at, password) VALUES (?1, ?2, ?3, ?4, ?5)";
-        self.change(sql, (int(id.0), name.as_str(), display_name.as_str(), created_at.0, password.as_phc()))?;
-        self.change("INSERT INTO mailboxes (account, read, delivered, last) VALUES (?1, 0, 0, 0)", [int(id.0)])
+        self.change(sql, (int(id.0), name.as_str(), display_name.as_str(), created_at.0, password.as_phc()))
     }
 
     fn bury_account(&mut self, id: AccountId) -> Result<()> {
@@ -429,7 +426,6 @@ mod tests {
             (LISTING, "INDEX accounts_listed (name>?)"),
             (LISTED, "INDEX accounts_listed (name=?)"),
             (ahead::NAMES, "INDEX accounts_listed (name>?)"),
-            (ahead::MARKS, "m USING INTEGER PRIMARY KEY (rowid>?)"),
             (SESSIONS_OF, "INDEX sessions_by_account (account=?)"),
             (EXPIRED, "INDEX sessions_by_expiry (expires_at<?)"),
             (AT, "request_blocks USING INDEX request_blocks_by_first (first<?)"),

@@ -1,0 +1,119 @@
+//! Marks of accounts that follow each other in one row, some five bytes each.
+
+use super::Held;
+use crate::storage::varint::take;
+use chat_core::Marks;
+use rusqlite::types::Type;
+use rusqlite::{Error, Result, Row};
+
+/// How far an account is from the one before it; its last message; how far what is delivered is behind that, and what is read behind that. What is
+/// behind is near, or never was.
+type Entry = (u64, u64, u64, u64);
+/// The longest that an entry takes: four numbers of ten bytes.
+pub(super) const LONGEST: usize = 40;
+
+/// The bytes of a block that begins at account `first` or behind it. They go on for as long as there is room for another entry; returns how many marks
+/// went in, too.
+pub(super) fn encode(first: u64, held: &[(u64, Marks)], room: usize) -> (Vec<u8>, usize) {
+    let (mut bytes, mut before, mut count) = (Vec::with_capacity(room.min(LONGEST * held.len())), first, 0);
+    for (account, Marks { read, delivered, last }) in held {
+        if bytes.len() + LONGEST > room {
+            break;
+        }
+        let entry: Entry = (account - before, *last, last.wrapping_sub(*delivered), delivered.wrapping_sub(*read));
+        bytes = postcard::to_extend(&entry, bytes).expect("numbers can be written to memory");
+        (before, count) = (*account, count + 1);
+    }
+    (bytes, count)
+}
+
+/// The marks in a column of a row, which begin at account `first` or behind it, and end before `end`.
+///
+/// # Errors
+/// If the bytes are none that [`encode`] made.
+pub(super) fn read(row: &Row<'_>, column: usize, first: u64, end: u64) -> Result<Held> {
+    let damaged =
+        |why: Box<dyn std::error::Error + Send + Sync>| Error::FromSqlConversionFailure(column, Type::Blob, why);
+    let bytes = row.get_ref(column)?.as_blob().map_err(|error| damaged(Box::new(error)))?;
+    decode(first, end, bytes).ok_or_else(|| damaged("no block of marks".into()))
+}
+
+fn decode(first: u64, end: u64, mut bytes: &[u8]) -> Option<Held> {
+    let mut held = Held::with_capacity(bytes.len() / 4);
+    let mut before = first;
+    while !bytes.is_empty() {
+        let step = take(&mut bytes)?;
+        let account = before.checked_add(step).filter(|account| *account < end)?;
+        if step == 0 && !held.is_empty() {
+            return None;
+        }
+        let last = take(&mut bytes)?;
+        let delivered = last.wrapping_sub(take(&mut bytes)?);
+        let read = delivered.wrapping_sub(take(&mut bytes)?);
+        held.push((account, Marks { read, delivered, last }));
+        before = account;
+    }
+    Some(held)
+}
+
+/// What is there of an account.
+pub(super) fn find(held: &[(u64, Marks)], account: u64) -> Option<Marks> {
+    held.binary_search_by_key(&account, |(account, _)| *account).ok().map(|at| held[at].1)
+}
+
+/// Both; where both have something, what is new.
+pub(super) fn over(old: Held, new: &[(u64, Marks)]) -> Held {
+    if old.is_empty() {
+        return new.to_vec();
+    }
+    let mut both = Held::with_capacity(old.len() + new.len());
+    let mut new = new.iter().copied().peekable();
+    for (account, marks) in old {
+        both.extend(std::iter::from_fn(|| new.next_if(|(other, _)| *other < account)));
+        both.push(new.next_if(|(other, _)| *other == account).unwrap_or((account, marks)));
+    }
+    both.extend(new);
+    both
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn held(base: u64) -> impl Strategy<Value = BTreeMap<u64, Marks>> {
+        let marks = any::<[u64; 3]>().prop_map(|[read, delivered, last]| Marks { read, delivered, last });
+        prop::collection::btree_map((0..512u64).prop_map(move |account| base + account), marks, 0..100)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_what_was_written(held in held(1 << 40), room in LONGEST..2000) {
+            let mut left = Vec::from_iter(held);
+            while let Some((first, _)) = left.first() {
+                let (bytes, count) = encode(*first, &left, room);
+                prop_assert!(bytes.len() <= room && count > 0);
+                let rest = left.split_off(count);
+                prop_assert_eq!(decode(left[0].0, u64::MAX, &bytes), Some(left));
+                left = rest;
+            }
+        }
+
+        #[test]
+        fn what_is_new_counts(old in held(0), new in held(200)) {
+            let both = over(Vec::from_iter(old.clone()), &Vec::from_iter(new.clone()));
+            let expected: BTreeMap<_, _> = old.into_iter().chain(new).collect();
+            prop_assert_eq!(both, Vec::from_iter(expected));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60), first in any::<u64>()) {
+            let end = first.saturating_add(128);
+            if let Some(held) = decode(first, end, &bytes) {
+                prop_assert!(held.is_sorted_by(|(a, _), (b, _)| a < b));
+                prop_assert!(held.iter().all(|(account, _)| (first..end).contains(account)));
+            }
+        }
+    }
+}

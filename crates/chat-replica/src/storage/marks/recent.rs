@@ -1,0 +1,129 @@
+//! Recent marks: each batch makes a sorted run, and of runs that are about as long as what comes after them, one is made.
+//!
+//! So there are few runs, each at least as long as the next newer one, and a mark is written some seven times before it goes to all others, always among its
+//! neighbours. This is what `postings` do, with two runs at a time instead of eight: whoever looks for marks that are in no memory asks every run.
+
+use super::block::{LONGEST, encode, find, over, read};
+use super::{Held, TOGETHER};
+use crate::storage::state::{SqliteState, int, number};
+use chat_core::Marks;
+use rusqlite::{OptionalExtension as _, Result, Row};
+
+/// So many recent ones are kept. Each page of all others takes as many of them at once as there are, so that it is not written for a few.
+pub(super) const RECENT: usize = 256 * 1024;
+/// No row has more bytes of marks, so that four share a page.
+const BYTES: usize = 960;
+/// A row's key: the number of its run, and its first account in so many bits.
+const ACCOUNT_BITS: u32 = 44;
+const LARGEST_ACCOUNT: u64 = (1 << ACCOUNT_BITS) - 1;
+/// Where numbers come so high, all runs become one, and they begin anew.
+const HIGHEST: u64 = 1 << 18;
+
+const RUNS: &str = "SELECT number, marks FROM mark_runs ORDER BY number DESC";
+const FLOOR: &str = "SELECT key, marks FROM recent_marks WHERE key BETWEEN ?1 AND ?2 ORDER BY key DESC LIMIT 1";
+const FORWARDS: &str = "SELECT key, marks FROM recent_marks WHERE key BETWEEN ?1 AND ?2 ORDER BY key";
+
+/// Marks that came in together, or were merged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    /// Newer ones have higher numbers.
+    number: u64,
+    /// How many it has.
+    pub marks: usize,
+}
+
+impl Run {
+    fn key(self, account: u64) -> i64 {
+        int(self.number << ACCOUNT_BITS | account.min(LARGEST_ACCOUNT))
+    }
+
+    fn read(self, row: &Row<'_>) -> Result<Held> {
+        read(row, 1, number(row, 0)? & LARGEST_ACCOUNT, LARGEST_ACCOUNT)
+    }
+}
+
+impl SqliteState<'_> {
+    /// The newest first.
+    pub(super) fn mark_runs(&self) -> Result<Vec<Run>> {
+        let mut statement = self.prepare(RUNS)?;
+        let runs =
+            statement.query_map([], |row| Ok(Run { number: number(row, 0)?, marks: number(row, 1)? as usize }))?;
+        runs.collect()
+    }
+
+    /// What a run has of an account.
+    pub(super) fn recent_marks(&self, run: Run, account: u64) -> Result<Option<Marks>> {
+        let mut floor = self.prepare(FLOOR)?;
+        let block = floor.query_row([run.key(0), run.key(account)], |row| run.read(row)).optional()?;
+        Ok(block.and_then(|block| find(&block, account)))
+    }
+
+    /// What a run has of accounts from `first` on, up to `end`.
+    pub(super) fn recent_marks_of(&self, run: Run, first: u64, end: u64) -> Result<Held> {
+        let floor = self.prepare(FLOOR)?.query_row([run.key(0), run.key(first)], |row| row.get(0)).optional()?;
+        let mut statement = self.prepare(FORWARDS)?;
+        let mut rows = statement.query([floor.unwrap_or(run.key(first)), run.key(end - 1)])?;
+        let mut held = Held::new();
+        while let Some(row) = rows.next()? {
+            held.extend(run.read(row)?.into_iter().filter(|(account, _)| (first..end).contains(account)));
+        }
+        Ok(held)
+    }
+
+    /// Adds marks, which ascend by account, as the newest run. Returns the runs that there are then, the newest first.
+    pub(super) fn add_run(&self, all: Held) -> Result<Vec<Run>> {
+        let mut runs = self.mark_runs()?;
+        let mut all = all;
+        let mut new = runs.first().map_or(0, |newest| newest.number + 1);
+        let mut merged = 0;
+        for run in &runs {
+            if run.marks > all.len() && new < HIGHEST {
+                break;
+            }
+            all = over(self.recent_marks_of(*run, 0, LARGEST_ACCOUNT)?, &all);
+            self.remove_until(*run, LARGEST_ACCOUNT, 0)?;
+            (new, merged) = (run.number, merged + 1);
+        }
+        let number = if merged == runs.len() { 0 } else { new };
+        let new = Run { number, marks: all.len() };
+        let mut insert = self.prepare("INSERT INTO recent_marks (key, marks) VALUES (?1, ?2)")?;
+        let mut left = all.as_slice();
+        while let Some((first, _)) = left.first() {
+            let (bytes, count) = encode(*first, left, BYTES + LONGEST);
+            insert.execute((new.key(*first), bytes))?;
+            left = &left[count..];
+        }
+        self.prepare("INSERT INTO mark_runs (number, marks) VALUES (?1, ?2)")?
+            .execute((int(new.number), new.marks as i64))?;
+        runs.splice(..merged, [new]);
+        Ok(runs)
+    }
+
+    /// Takes marks out of the oldest run, the lowest accounts first: about so many, or all that it has.
+    pub(super) fn take_oldest(&self, oldest: Run, limit: usize) -> Result<Held> {
+        let mut statement = self.prepare(FORWARDS)?;
+        let mut rows = statement.query([oldest.key(0), oldest.key(LARGEST_ACCOUNT)])?;
+        let mut taken = Held::new();
+        while taken.len() < limit.max(TOGETHER) {
+            let Some(row) = rows.next()? else { break };
+            taken.extend(oldest.read(row)?);
+        }
+        drop(rows);
+        let last = taken.last().map_or(LARGEST_ACCOUNT, |(account, _)| *account);
+        self.remove_until(oldest, last, oldest.marks.saturating_sub(taken.len()))?;
+        Ok(taken)
+    }
+
+    /// Removes the rows of a run that begin at `account` or before it; so many marks are left.
+    fn remove_until(&self, run: Run, account: u64, left: usize) -> Result<()> {
+        self.prepare("DELETE FROM recent_marks WHERE key BETWEEN ?1 AND ?2")?
+            .execute([run.key(0), run.key(account)])?;
+        match left {
+            0 => self.prepare("DELETE FROM mark_runs WHERE number = ?1")?.execute([int(run.number)]),
+            left => self
+                .prepare("UPDATE mark_runs SET marks = ?2 WHERE number = ?1")?
+                .execute((int(run.number), left as i64)),
+        }
+        .map(drop)
+    }
+}
