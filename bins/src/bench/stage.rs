@@ -20,6 +20,11 @@ const TOLD: u64 = 100_000;
 /// Says of a filled folder what is in it: written when all of it is.
 const RECORD: &str = "filled.json";
 
+/// Replicas are quiet that together take less of a processor than this in a second, in seconds ...
+const QUIET: f64 = 0.05;
+/// ... and they are so after so many.
+const QUIET_WITHIN: usize = 180;
+
 /// One command line on its way.
 pub(super) struct Stage {
     servers: Vec<String>,
@@ -129,6 +134,19 @@ impl Stage {
         let text = serde_json::to_vec(&order).map_err(|error| unusable(error.into()))?;
         std::fs::write(&record, text).map_err(unusable)?;
         Ok(order.crowd)
+    }
+
+    /// Waits until its own replicas have done what a start leaves to be done.
+    pub async fn quiet(&mut self) -> Result<(), Broken> {
+        let Some(cluster) = &mut self.own else { return Ok(()) };
+        for _ in 0..QUIET_WITHIN {
+            let before = cluster.cpu_seconds();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if cluster.cpu_seconds() - before < QUIET {
+                return cluster.check();
+            }
+        }
+        Err(Broken(format!("{QUIET_WITHIN} s after their start, the replicas are still busy")))
     }
 
     /// The addresses of what is measured.
