@@ -125,6 +125,31 @@ async fn a_cut_off_leader_is_replaced_after_its_lease_and_catches_up() {
     received(&bob, &["before".into(), "after".into()]).await;
 }
 
+/// An operator may be wrong: whoever answers has not crashed, whatever lies between it and its peers, or keeps its driver busy.
+#[tokio::test]
+async fn who_answers_is_not_declared_crashed() {
+    let cluster = Cluster::builder().replicas(2).start().await;
+    cluster.whole().await;
+    let client = cluster.client().await;
+    let leader = cluster.leader().await;
+    let other = 3 - leader;
+    cluster.partition(&[leader], &[other]);
+    cluster
+        .wait_until("the backup is in contact with nobody", |states| {
+            let backup = &states[&other];
+            backup.waiting_for.iter().any(|id| id.0 == leader) && backup.leases_from.is_empty()
+        })
+        .await;
+    let heard = client.declare_crashed(leader).await.expect("the backup answers");
+    assert!(!heard.is_empty());
+    for answer in heard {
+        let refusal = answer.outcome.expect_err("it lives").message;
+        assert!(refusal.contains("answers"), "{refusal}");
+    }
+    cluster.heal();
+    cluster.whole().await;
+}
+
 #[tokio::test]
 async fn a_paused_leader_is_replaced_and_follows_when_it_wakes() {
     let mut cluster = Cluster::builder().replicas(3).start().await;

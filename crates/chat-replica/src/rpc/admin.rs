@@ -4,13 +4,16 @@ use super::context::RpcContext;
 use super::convert;
 use crate::protocol::{Incarnation, ReplicaId, Standing};
 use chat_proto::ClusterSecret;
-use chat_proto::v1::{self, admin_service_server::AdminService};
+use chat_proto::v1::{self, admin_service_client::AdminServiceClient, admin_service_server::AdminService};
 use std::sync::Arc;
 use std::time::Duration;
+use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status};
 
 /// How long handing over may take.
 const HANDING_OVER: Duration = Duration::from_secs(2);
+/// How long a replica that is said to have crashed has for an answer.
+const ANSWERING: Duration = Duration::from_millis(500);
 
 /// The service for operators.
 #[derive(Clone, Debug)]
@@ -27,6 +30,20 @@ impl AdminRpc {
 
     fn admit<T>(&self, order: &Request<T>) -> Result<(), Status> {
         self.secret.as_ref().map_or(Ok(()), |secret| secret.admit(order.metadata()))
+    }
+
+    /// Whether the very process run that the view names answers. One whose disk hangs is in contact with nobody, and lives.
+    async fn answers(&self, id: ReplicaId) -> bool {
+        let named = self.context.status().view.and_then(|view| view.member(id).copied());
+        let endpoint =
+            self.context.peer(id).and_then(|peer| Endpoint::from_shared(format!("http://{}", peer.address)).ok());
+        let (Some(member), Some(endpoint)) = (named, endpoint) else { return false };
+        let question = async {
+            let mut service = AdminServiceClient::new(endpoint.connect().await.ok()?);
+            Some(service.status(v1::StatusRequest {}).await.ok()?.into_inner())
+        };
+        let status = self.context.within(ANSWERING, question).await.flatten();
+        status.is_some_and(|status| status.id == id.0 && status.incarnation == Some(incarnation(member.incarnation)))
     }
 
     /// To whom the operator wants to hand over; `None`: whoever is best.
@@ -97,6 +114,9 @@ impl AdminService for AdminRpc {
         let id = ReplicaId(request.get_ref().id);
         if id == self.context.me() {
             return Err(Status::invalid_argument(format!("replica {id} answers this call: it has not crashed")));
+        }
+        if self.answers(id).await {
+            return Err(Status::failed_precondition(format!("replica {id} answers: it has not crashed")));
         }
         let declared = self.context.within(HANDING_OVER, self.context.handle.declare_crashed(id)).await;
         let declared = declared.ok_or_else(|| Status::unavailable("this replica is stopping, or its disk hangs"))?;

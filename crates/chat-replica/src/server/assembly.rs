@@ -25,7 +25,6 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
 
 /// Events from the network that wait for the driver at most.
 const NETWORK_LINE: usize = 4096;
@@ -33,6 +32,9 @@ const NETWORK_LINE: usize = 4096;
 const PROPOSAL_LINE: usize = 4096;
 /// The largest message from a client: a text of 64 KiB and its envelope fit many times.
 const CLIENT_MESSAGE: usize = 4 << 20;
+
+/// Calls at a time on a peer's connection: it makes one.
+const PEER_STREAMS: u32 = 8;
 
 /// What a replica is made of, before it runs.
 pub(super) struct Parts {
@@ -198,7 +200,7 @@ fn spawn_driver(driver: Driver, runtime: Loose, id: ReplicaId) -> std::io::Resul
     Ok((thread, ended))
 }
 
-/// Serves peers on the driver's runtime, and all others on the current one; both as if they were the only one.
+/// Serves peers on the driver's runtime, and all others on the current one. Sessions are taken by both: who dials is guessed.
 fn serve(
     incoming: Incoming,
     driver: &Runtime,
@@ -207,18 +209,22 @@ fn serve(
     sessions: SessionService,
     shutdown: &CancellationToken,
 ) {
-    let mut server = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(1)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(2)))
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20)
-        .max_concurrent_streams(4096);
-    let chat = ChatServiceServer::new(ChatRpc::new(context)).max_decoding_message_size(CLIENT_MESSAGE);
+    let server = || {
+        tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(1)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(2)))
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(16 << 20)
+    };
     let sessions = ReplicaServiceServer::new(sessions).max_decoding_message_size(crate::transport::MESSAGE_BYTES);
-    let services = Routes::new(chat).add_service(AdminServiceServer::new(admin)).add_service(sessions);
     let (peers, others) = sorted(incoming);
-    let (of_peers, of_others) = (server.add_routes(services.clone()), server.add_routes(services));
+    let of_peers = server().max_concurrent_streams(PEER_STREAMS).add_service(sessions.clone());
     driver.spawn(until(shutdown.clone(), of_peers.serve_with_incoming(peers)));
+    let of_others = server()
+        .max_concurrent_streams(4096)
+        .add_service(ChatServiceServer::new(ChatRpc::new(context)).max_decoding_message_size(CLIENT_MESSAGE))
+        .add_service(AdminServiceServer::new(admin))
+        .add_service(sessions);
     tokio::spawn(until(shutdown.clone(), of_others.serve_with_incoming(others)));
 }
 

@@ -1,7 +1,7 @@
 //! Recent marks: each batch makes a sorted run, and of runs that are about as long as what comes after them, one is made.
 //!
-//! So there are few runs, each at least as long as the next newer one, and a mark is written some seven times before it goes to all others, always among its
-//! neighbours. This is what `postings` do, with two runs at a time instead of eight: whoever looks for marks that are in no memory asks every run.
+//! So there are usually some eight runs, each longer than the next newer one (45 where all batches are small), and a mark is written some seven times before it
+//! goes to all others, always among its neighbours. This is what `postings` do, with two runs at a time instead of eight: whoever looks for marks that are in no memory asks every run.
 
 use super::block::{LONGEST, encode, find, over, read};
 use super::{Held, TOGETHER};
@@ -16,6 +16,9 @@ const BYTES: usize = 960;
 /// A row's key: the number of its run, and its first account in so many bits.
 const ACCOUNT_BITS: u32 = 44;
 const LARGEST_ACCOUNT: u64 = (1 << ACCOUNT_BITS) - 1;
+/// What comes in makes runs of so many at most, or of so many times as many as come in: a small batch is written within a turn, and everybody waits for it.
+const FEW: usize = 16 * 1024;
+const MANY_TIMES: usize = 32;
 /// Where numbers come so high, all runs become one, and they begin anew.
 const HIGHEST: u64 = 1 << 18;
 
@@ -76,8 +79,9 @@ impl SqliteState<'_> {
         let mut all = all;
         let mut new = runs.first().map_or(0, |newest| newest.number + 1);
         let mut merged = 0;
+        let (anew, most) = (new >= HIGHEST, FEW.max(MANY_TIMES * all.len()));
         for run in &runs {
-            if run.marks > all.len() && new < HIGHEST {
+            if !anew && (run.marks > all.len() || run.marks + all.len() > most) {
                 break;
             }
             all = over(self.recent_marks_of(*run, 0, LARGEST_ACCOUNT)?, &all);
