@@ -7,11 +7,10 @@ use crate::driver::Ended;
 use crate::handle::{Control, Handle};
 use crate::options::{Config, Listen};
 use crate::protocol::{ClusterId, Member, ReplicaId};
+use crate::rpc::ask_status;
 use crate::storage::{DataDirectory, DirectoryError, DiskError, SqliteDisk};
 use crate::transport::Connector;
 use assembly::Parts;
-use chat_proto::v1;
-use chat_proto::v1::admin_service_client::AdminServiceClient;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +19,6 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 
 /// How long peers are asked to which cluster they belong before a start. Those that start themselves listen, and answer only when they are ready:
 /// where all start at once, each waits so long. Whoever does not answer in time is told apart by every message later (rule 12).
@@ -197,12 +195,7 @@ async fn ask_cluster(data: &str, ours: ClusterId, me: u32, replicas: &[(u32, Str
     let mut questions = tokio::task::JoinSet::new();
     for (peer, address) in replicas.iter().filter(|(id, _)| *id != me).cloned() {
         questions.spawn(async move {
-            let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
-            let answer = async {
-                let mut client = AdminServiceClient::new(endpoint.connect().await.ok()?);
-                client.status(v1::StatusRequest {}).await.ok()
-            };
-            let status = tokio::time::timeout(CLUSTER_QUESTION, answer).await.ok()??.into_inner();
+            let status = ask_status(&address, CLUSTER_QUESTION).await?;
             (!status.cluster.is_empty()).then_some((peer, address, status.cluster))
         });
     }

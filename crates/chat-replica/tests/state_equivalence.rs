@@ -106,6 +106,7 @@ fn a_damaged_row_is_an_error() {
         "UPDATE accounts SET name = '-'",
         "UPDATE accounts SET id = -5",
         "INSERT INTO mark_runs VALUES (0, 1); INSERT INTO recent_marks VALUES (0, x'01')",
+        "INSERT INTO marks VALUES (0, x'01')",
         "UPDATE request_blocks SET records = x'ff'",
         "UPDATE request_blocks SET records = substr(records, 1, length(records) - 1)",
         "UPDATE accounts SET password = 'in clear'",

@@ -35,14 +35,8 @@ impl AdminRpc {
     /// Whether the very process run that the view names answers. One whose disk hangs is in contact with nobody, and lives.
     async fn answers(&self, id: ReplicaId) -> bool {
         let named = self.context.status().view.and_then(|view| view.member(id).copied());
-        let endpoint =
-            self.context.peer(id).and_then(|peer| Endpoint::from_shared(format!("http://{}", peer.address)).ok());
-        let (Some(member), Some(endpoint)) = (named, endpoint) else { return false };
-        let question = async {
-            let mut service = AdminServiceClient::new(endpoint.connect().await.ok()?);
-            Some(service.status(v1::StatusRequest {}).await.ok()?.into_inner())
-        };
-        let status = self.context.within(ANSWERING, question).await.flatten();
+        let (Some(member), Some(peer)) = (named, self.context.peer(id)) else { return false };
+        let status = ask_status(&peer.address, ANSWERING).await;
         status.is_some_and(|status| status.id == id.0 && status.incarnation == Some(incarnation(member.incarnation)))
     }
 
@@ -65,6 +59,16 @@ impl AdminRpc {
             None => Status::not_found(format!("there is no replica {id}")),
         })
     }
+}
+
+/// What the replica at an address says of itself; `None` if it says nothing in time.
+pub(crate) async fn ask_status(address: &str, limit: Duration) -> Option<v1::StatusResponse> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
+    let answer = async {
+        let mut service = AdminServiceClient::new(endpoint.connect().await.ok()?);
+        service.status(v1::StatusRequest {}).await.ok()
+    };
+    Some(tokio::time::timeout(limit, answer).await.ok()??.into_inner())
 }
 
 fn role(standing: Standing) -> &'static str {

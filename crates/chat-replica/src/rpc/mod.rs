@@ -33,5 +33,6 @@ mod send_stream;
 mod sending;
 
 pub use admin::AdminRpc;
+pub(crate) use admin::ask_status;
 pub use chat::ChatRpc;
 pub use context::RpcContext;

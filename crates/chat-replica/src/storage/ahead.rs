@@ -20,6 +20,7 @@ const PAUSE: u32 = 3;
 pub(super) const NAMES: &str =
     "SELECT name, id FROM accounts INDEXED BY accounts_listed WHERE name > ?1 AND password IS NOT NULL
     ORDER BY name LIMIT ?2";
+
 /// How far that is.
 #[derive(Debug)]
 pub(super) struct Ahead {

@@ -144,7 +144,7 @@ pub(crate) fn index_and_hash(row: &Row<'_>) -> Result<(u64, ChainHash)> {
 }
 
 /// Bytes that nobody wrote: the file is not what it was.
-fn undecodable(column: usize) -> Error {
+pub(super) fn undecodable(column: usize) -> Error {
     Error::FromSqlConversionFailure(column, Type::Blob, "these bytes mean nothing".into())
 }
 

@@ -97,17 +97,18 @@ fn lost(error: &io::Error) {
 
 async fn begins_as_a_peers(stream: &TcpStream) -> bool {
     let mut begin = [0; BEGIN];
-    for look in 0.. {
+    let mut looks = 0;
+    loop {
         let read = stream.peek(&mut begin).await.unwrap_or(0);
         match is_peers(&begin[..read]) {
             Some(is_peers) => return is_peers,
             // It has ended.
             None if read == 0 => return false,
-            None if look < LOOKS => yield_now().await,
+            None if looks < LOOKS => yield_now().await,
             None => sleep(PAUSE).await,
         }
+        looks += 1;
     }
-    false
 }
 
 /// Whether a connection that begins so is a peer's. `None`: more of it must be seen.
@@ -168,6 +169,7 @@ impl Connected for Placed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt as _;
     use proptest::prelude::*;
     use std::net::SocketAddr;
     use tokio::io::AsyncWriteExt as _;
@@ -242,16 +244,16 @@ mod tests {
 
     #[tokio::test]
     async fn settings_that_come_late_are_waited_for() {
-        let (address, incoming) = listening().await;
-        let (peers, _others) = sorted(incoming);
-        let mut peers = Box::pin(peers);
-        let mut stream = TcpStream::connect(address).await.expect("connected");
-        stream.set_nodelay(true).expect("set");
+        let (address, mut incoming) = listening().await;
+        let mut dialled = TcpStream::connect(address).await.expect("connected");
+        dialled.set_nodelay(true).expect("set");
+        let accepted = incoming.next().await.expect("it never ends").expect("it never fails");
+        let mut begins = std::pin::pin!(begins_as_a_peers(&accepted));
         for part in begin(&[(4, PEER_WINDOW)]).chunks(13) {
-            stream.write_all(part).await.expect("sent");
-            sleep(PAUSE).await;
+            assert!((&mut begins).now_or_never().is_none(), "not all is there");
+            dialled.write_all(part).await.expect("sent");
         }
-        assert!(peers.next().await.is_some());
+        assert!(begins.await);
     }
 
     #[tokio::test]

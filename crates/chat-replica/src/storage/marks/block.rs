@@ -1,16 +1,18 @@
 //! Marks of accounts that follow each other in one row, some five bytes each.
 
 use super::Held;
+use crate::storage::log_table::undecodable;
+use crate::storage::state::corrupt;
 use crate::storage::varint::take;
 use chat_core::Marks;
 use rusqlite::types::Type;
-use rusqlite::{Error, Result, Row};
+use rusqlite::{Result, Row};
 
 /// How far an account is from the one before it; its last message; how far what is delivered is behind that, and what is read behind that. What is
 /// behind is near, or never was.
 type Entry = (u64, u64, u64, u64);
 /// The longest that an entry takes: four numbers of ten bytes.
-pub(super) const LONGEST: usize = 40;
+const LONGEST: usize = 40;
 
 /// The bytes of a block that begins at account `first` or behind it. They go on for as long as there is room for another entry; returns how many marks
 /// went in, too.
@@ -32,10 +34,8 @@ pub(super) fn encode(first: u64, held: &[(u64, Marks)], room: usize) -> (Vec<u8>
 /// # Errors
 /// If the bytes are none that [`encode`] made.
 pub(super) fn read(row: &Row<'_>, column: usize, first: u64, end: u64) -> Result<Held> {
-    let damaged =
-        |why: Box<dyn std::error::Error + Send + Sync>| Error::FromSqlConversionFailure(column, Type::Blob, why);
-    let bytes = row.get_ref(column)?.as_blob().map_err(|error| damaged(Box::new(error)))?;
-    decode(first, end, bytes).ok_or_else(|| damaged("no block of marks".into()))
+    let bytes = row.get_ref(column)?.as_blob().map_err(|error| corrupt(column, Type::Blob, error))?;
+    decode(first, end, bytes).ok_or_else(|| undecodable(column))
 }
 
 fn decode(first: u64, end: u64, mut bytes: &[u8]) -> Option<Held> {

@@ -3,7 +3,7 @@
 //! So there are usually some eight runs, each longer than the next newer one (45 where all batches are small), and a mark is written some seven times before it
 //! goes to all others, always among its neighbours. This is what `postings` do, with two runs at a time instead of eight: whoever looks for marks that are in no memory asks every run.
 
-use super::block::{LONGEST, encode, find, over, read};
+use super::block::{encode, find, over, read};
 use super::{Held, TOGETHER};
 use crate::storage::state::{SqliteState, int, number};
 use chat_core::Marks;
@@ -12,7 +12,7 @@ use rusqlite::{OptionalExtension as _, Result, Row};
 /// So many recent ones are kept. Each page of all others takes as many of them at once as there are, so that it is not written for a few.
 pub(super) const RECENT: usize = 256 * 1024;
 /// No row has more bytes of marks, so that four share a page.
-const BYTES: usize = 960;
+const BYTES: usize = 1000;
 /// A row's key: the number of its run, and its first account in so many bits.
 const ACCOUNT_BITS: u32 = 44;
 const LARGEST_ACCOUNT: u64 = (1 << ACCOUNT_BITS) - 1;
@@ -74,9 +74,8 @@ impl SqliteState<'_> {
     }
 
     /// Adds marks, which ascend by account, as the newest run. Returns the runs that there are then, the newest first.
-    pub(super) fn add_run(&self, all: Held) -> Result<Vec<Run>> {
+    pub(super) fn add_run(&self, mut all: Held) -> Result<Vec<Run>> {
         let mut runs = self.mark_runs()?;
-        let mut all = all;
         let mut new = runs.first().map_or(0, |newest| newest.number + 1);
         let mut merged = 0;
         let (anew, most) = (new >= HIGHEST, FEW.max(MANY_TIMES * all.len()));
@@ -93,7 +92,7 @@ impl SqliteState<'_> {
         let mut insert = self.prepare("INSERT INTO recent_marks (key, marks) VALUES (?1, ?2)")?;
         let mut left = all.as_slice();
         while let Some((first, _)) = left.first() {
-            let (bytes, count) = encode(*first, left, BYTES + LONGEST);
+            let (bytes, count) = encode(*first, left, BYTES);
             insert.execute((new.key(*first), bytes))?;
             left = &left[count..];
         }
