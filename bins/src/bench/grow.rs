@@ -39,8 +39,6 @@ pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -
     let mut sizes = Vec::new();
     for (&messages, &accounts) in flags.messages.iter().zip(&flags.accounts) {
         let crowd = stage.filled(&Size { messages, accounts }).await?;
-        // What a start looks up ahead is no cost of a send's.
-        stage.quiet().await?;
         let mut lines = Vec::new();
         for name in ["grow-few", "grow-anybody"] {
             let people = some_of(stage, &crowd, flags.clients, name == "grow-anybody").await?;

@@ -114,6 +114,7 @@ impl Stage {
         {
             let order: Order = serde_json::from_slice(&text).map_err(|error| unusable(error.into()))?;
             self.start_in(&folder).await?;
+            self.quiet().await?;
             return Ok(order.crowd);
         }
         // Too small, or a fill that did not come to its end: nobody knows what is in it.
@@ -133,11 +134,12 @@ impl Stage {
         fill::carry_out(cluster, &sockets, &order, progress).await?;
         let text = serde_json::to_vec(&order).map_err(|error| unusable(error.into()))?;
         std::fs::write(&record, text).map_err(unusable)?;
+        self.quiet().await?;
         Ok(order.crowd)
     }
 
-    /// Waits until its own replicas have done what a start leaves to be done.
-    pub async fn quiet(&mut self) -> Result<(), Broken> {
+    /// Waits until its own replicas have done what a start, or a fill, leaves to be done: that is no cost of what is measured.
+    async fn quiet(&mut self) -> Result<(), Broken> {
         let Some(cluster) = &mut self.own else { return Ok(()) };
         for _ in 0..QUIET_WITHIN {
             let before = cluster.cpu_seconds();

@@ -14,6 +14,10 @@
 ** Pages in the log have no valid checksum of ours: it is computed when a checkpoint writes them to the database.
 ** There is no memory mapping: it would go past xRead.
 **
+** Pages of the database that are read one after the other in either direction are fetched several at a time, as the rows of a conversation and of
+** a mailbox are. What was fetched is used within the lock that it was read under, which in WAL mode is a transaction: no checkpoint writes a page that a
+** reader still takes from the database (https://sqlite.org/wal.html#concurrency), and whatever else changes the file comes through here, or after a lock.
+**
 ** A power cut within a checkpoint leaves pages torn that the log has whole; SQLite reads those from the log, and the next checkpoint writes them
 ** again. Only the header it reads from the database before it knows of the log: if its page is torn, it is taken from the log here.
 */
@@ -35,12 +39,18 @@
 #define FRAME_HEADER 24
 #define FRAME (FRAME_HEADER + PAGE)
 #define NOWHERE INT64_MAX
+#define NEAR 8 /* a page so close to the one that was read before is the next of many, and so many are fetched */
 #define TORN_READS 5 /* how often a read without a lock may meet a write that is under way */
 
 typedef struct CheckedFile {
   sqlite3_file base;
   const char *database; /* the name of the main database; the same for its log */
   int is_log;
+  /* Database: pages that were fetched and may be wanted next, as they are in the file, not verified yet. */
+  unsigned char *fetched;       /* room for NEAR of them, once it was needed */
+  sqlite3_int64 fetched_from;
+  int fetched_bytes;
+  sqlite3_int64 read_before;    /* where the page is that was read last */
   sqlite3_int64 header_at;      /* log: where the last frame header was written */
   sqlite3_int64 rewritten_from; /* log: frames from here on were overwritten, and SQLite has yet to renew their checksums */
 } CheckedFile;
@@ -139,6 +149,34 @@ static int damaged(CheckedFile *file, sqlite3_int64 offset, const char *what) {
 static const char *const missing = "the page is missing";
 static const char *const mismatch = "the page does not have the checksum that it was written with";
 
+/* Whatever changes the file, or lets somebody else do so, ends what was fetched. */
+static CheckedFile *forget_fetched(sqlite3_file *file) {
+  CheckedFile *checked = (CheckedFile *)file;
+  checked->fetched_bytes = 0;
+  return checked;
+}
+
+/* A page from those that were fetched; if it is none of them but close to the one before, more are fetched, in the direction of the two. 0: it is
+** to be read by itself, as it is where anything fails, so that there is one place that says what. */
+static int read_fetched(CheckedFile *file, unsigned char *page, sqlite3_int64 offset) {
+  sqlite3_file *inner = INNER(file);
+  sqlite3_int64 steps = (offset - file->read_before) / PAGE, from = offset;
+  file->read_before = offset;
+  if (offset < file->fetched_from || offset >= file->fetched_from + file->fetched_bytes) {
+    if (steps == 0 || steps < -NEAR || steps > NEAR) return 0;
+    if (file->fetched == 0) file->fetched = malloc(NEAR * PAGE);
+    if (file->fetched == 0) return 0;
+    if (steps < 0) from = offset > (NEAR - 1) * PAGE ? offset - (NEAR - 1) * PAGE : 0;
+    int bytes = steps < 0 ? (int)(offset - from) + PAGE : NEAR * PAGE;
+    file->fetched_bytes = 0;
+    if (inner->pMethods->xRead(inner, file->fetched, bytes, from) != SQLITE_OK) return 0;
+    file->fetched_from = from;
+    file->fetched_bytes = bytes;
+  }
+  memcpy(page, file->fetched + (offset - file->fetched_from), PAGE);
+  return 1;
+}
+
 /* SQLITE_IOERR_DATA for one that is cut off. */
 static int read_page(CheckedFile *file, unsigned char *page, sqlite3_int64 offset) {
   sqlite3_file *inner = INNER(file);
@@ -200,7 +238,7 @@ static int read_database(CheckedFile *file, unsigned char *out, int amount, sqli
   unsigned char *page = is_page ? out : whole;
   int is_header = !is_page && start == 0;
   for (int attempt = 0;; attempt++) {
-    int rc = read_page(file, page, start);
+    int rc = is_page && read_fetched(file, page, start) ? SQLITE_OK : read_page(file, page, start);
     const char *what = rc == SQLITE_IOERR_DATA ? missing : 0;
     if (rc == SQLITE_IOERR_SHORT_READ && !is_page) memset(out, 0, (size_t)amount);
     if (is_header && rc != SQLITE_OK && rc != SQLITE_IOERR_SHORT_READ) return read_header(file, out, amount, offset, rc, what);
@@ -279,16 +317,28 @@ static int checked_read(sqlite3_file *file, void *out, int amount, sqlite3_int64
 }
 
 static int checked_write(sqlite3_file *file, const void *bytes, int amount, sqlite3_int64 offset) {
-  CheckedFile *checked = (CheckedFile *)file;
+  CheckedFile *checked = forget_fetched(file);
   return checked->is_log ? write_log(checked, bytes, amount, offset) : write_database(checked, bytes, amount, offset);
 }
 
-static int checked_close(sqlite3_file *file) { return INNER(file)->pMethods->xClose(INNER(file)); }
-static int checked_truncate(sqlite3_file *file, sqlite3_int64 size) { return INNER(file)->pMethods->xTruncate(INNER(file), size); }
+static int checked_close(sqlite3_file *file) {
+  free(forget_fetched(file)->fetched);
+  return INNER(file)->pMethods->xClose(INNER(file));
+}
+static int checked_truncate(sqlite3_file *file, sqlite3_int64 size) {
+  forget_fetched(file);
+  return INNER(file)->pMethods->xTruncate(INNER(file), size);
+}
 static int checked_sync(sqlite3_file *file, int flags) { return INNER(file)->pMethods->xSync(INNER(file), flags); }
 static int checked_size(sqlite3_file *file, sqlite3_int64 *size) { return INNER(file)->pMethods->xFileSize(INNER(file), size); }
-static int checked_lock(sqlite3_file *file, int lock) { return INNER(file)->pMethods->xLock(INNER(file), lock); }
-static int checked_unlock(sqlite3_file *file, int lock) { return INNER(file)->pMethods->xUnlock(INNER(file), lock); }
+static int checked_lock(sqlite3_file *file, int lock) {
+  forget_fetched(file);
+  return INNER(file)->pMethods->xLock(INNER(file), lock);
+}
+static int checked_unlock(sqlite3_file *file, int lock) {
+  forget_fetched(file);
+  return INNER(file)->pMethods->xUnlock(INNER(file), lock);
+}
 static int checked_reserved(sqlite3_file *file, int *out) { return INNER(file)->pMethods->xCheckReservedLock(INNER(file), out); }
 static int checked_control(sqlite3_file *file, int op, void *arg) { return INNER(file)->pMethods->xFileControl(INNER(file), op, arg); }
 static int checked_sector(sqlite3_file *file) { return INNER(file)->pMethods->xSectorSize(INNER(file)); }
@@ -297,6 +347,7 @@ static int checked_shm_map(sqlite3_file *file, int region, int size, int extend,
   return INNER(file)->pMethods->xShmMap(INNER(file), region, size, extend, out);
 }
 static int checked_shm_lock(sqlite3_file *file, int offset, int n, int flags) {
+  forget_fetched(file);
   return INNER(file)->pMethods->xShmLock(INNER(file), offset, n, flags);
 }
 static void checked_shm_barrier(sqlite3_file *file) { INNER(file)->pMethods->xShmBarrier(INNER(file)); }

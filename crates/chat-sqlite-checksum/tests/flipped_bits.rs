@@ -274,3 +274,73 @@ fn a_database_without_room_for_checksums_is_refused() {
     Connection::open(&path).expect("opened").execute_batch("CREATE TABLE t (x)").expect("made");
     assert!(is_found(read_all(&path)));
 }
+
+/// How many reads this thread has asked the operating system for.
+#[cfg(target_os = "linux")]
+fn reads() -> u64 {
+    let told = std::fs::read_to_string("/proc/thread-self/io").expect("told");
+    let line = told.lines().find_map(|line| line.strip_prefix("syscr: "));
+    line.expect("among them").parse().expect("a number")
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn pages_that_follow_each_other_are_fetched_together() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("t.db");
+    let connection = open(&path);
+    fill(&connection);
+    checkpoint(&connection);
+    let pages = std::fs::metadata(&path).expect("there").len() / PAGE as u64;
+    for order in ["ASC", "DESC"] {
+        let connection = open(&path);
+        let sql = format!("SELECT length(x) FROM t NOT INDEXED ORDER BY i {order}");
+        let mut statement = connection.prepare(&sql).expect("compiled");
+        let before = reads();
+        let lengths = statement.query_map([], |row| row.get::<_, i64>(0)).expect("read");
+        assert_eq!(lengths.map(|length| length.expect("read")).sum::<i64>(), 200_000);
+        // What telling costs is in it, too.
+        let reads = reads() - before;
+        assert!(reads < pages / 2, "{order}: {reads} reads of {pages} pages");
+    }
+}
+
+/// What was fetched for one transaction is as old as that: the next one sees what was written meanwhile.
+#[test]
+fn what_was_fetched_is_forgotten_with_its_transaction() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("t.db");
+    let writer = open(&path);
+    // So that nothing else is close to what is read: that would be fetched instead.
+    writer.execute_batch("CREATE TABLE other (x); INSERT INTO other VALUES (zeroblob(60000))").expect("written");
+    fill(&writer);
+    checkpoint(&writer);
+    let reader = open(&path);
+    // Nothing stays in its own cache that is not in use.
+    reader.pragma_update(None, "cache_size", 1).expect("set");
+    for round in 0..50u8 {
+        let read = |from: i64| -> Vec<u8> {
+            let sql = "SELECT substr(x, -1) FROM t NOT INDEXED WHERE i BETWEEN ?1 AND ?1 + 60 ORDER BY i DESC";
+            let mut statement = reader.prepare_cached(sql).expect("compiled");
+            let rows = statement.query_map([from], |row| row.get::<_, Vec<u8>>(0)).expect("read");
+            rows.flat_map(|row| row.expect("read")).collect()
+        };
+        // How much of the log is not in the database yet.
+        let move_log = || {
+            let left = |row: &rusqlite::Row<'_>| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?);
+            writer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], left).expect("checkpointed")
+        };
+        writer.execute("UPDATE t SET x = ?1", [vec![round; 1000]]).expect("written");
+        assert_eq!(move_log(), 0);
+        // Pages that its snapshot takes from the database stay there for as long as it lasts, whoever wants to move the log.
+        reader.execute_batch("BEGIN").expect("begun");
+        assert_eq!(read(100), vec![round; 61], "written before it began");
+        writer.execute("UPDATE t SET x = ?1", [vec![round + 100; 1000]]).expect("written");
+        assert!(move_log() > 0, "it waits for the reader");
+        assert_eq!(read(80), vec![round; 61], "its snapshot");
+        reader.execute_batch("COMMIT").expect("ended");
+        assert_eq!(move_log(), 0);
+        // The first of these was fetched last.
+        assert_eq!(read(20), vec![round + 100; 61], "as it is now");
+    }
+}

@@ -23,6 +23,7 @@ const STEPS: &[Step] = &[
     Step::Code(requests::build),
     Step::Sql(DISCARDED_SCHEMA),
     Step::Code(marks::build),
+    Step::Code(postings::rebuild),
 ];
 
 /// What brings a file one version further.

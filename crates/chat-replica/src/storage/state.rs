@@ -431,10 +431,20 @@ mod tests {
             (AT, "request_blocks USING INDEX request_blocks_by_first (first<?)"),
             (AFTER, "request_blocks USING COVERING INDEX request_blocks_by_first (first>?)"),
             (BELOW, "runs USING PRIMARY KEY (first<?)"),
-            (Index::Mailboxes.forwards(), "mailbox_postings USING PRIMARY KEY (run=? AND (x,y,z)>(?,?,?))"),
-            (Index::Mailboxes.backwards(), "mailbox_postings USING PRIMARY KEY (run=? AND (x,y,z)<(?,?,?))"),
-            (Index::Conversations.forwards(), "conversation_postings USING PRIMARY KEY (run=? AND (x,y,z)>(?,?,?))"),
-            (Index::Conversations.backwards(), "conversation_postings USING PRIMARY KEY (run=? AND (x,y,z)<(?,?,?))"),
+            (Index::Mailboxes.forwards(), "mailbox_blocks_by_first (run=? AND (x,y,z)>(?,?,?))"),
+            (Index::Mailboxes.backwards(), "mailbox_blocks_by_first (run=? AND (x,y,z)<(?,?,?))"),
+            (
+                Index::Mailboxes.firsts(),
+                "mailbox_blocks USING COVERING INDEX mailbox_blocks_by_first (run=? AND (x,y,z)<(?,?,?))",
+            ),
+            (Index::Mailboxes.delete_until(), "mailbox_blocks_by_first (run=? AND (x,y,z)<(?,?,?))"),
+            (Index::Conversations.forwards(), "conversation_blocks_by_first (run=? AND (x,y,z)>(?,?,?))"),
+            (Index::Conversations.backwards(), "conversation_blocks_by_first (run=? AND (x,y,z)<(?,?,?))"),
+            (
+                Index::Conversations.firsts(),
+                "conversation_blocks USING COVERING INDEX conversation_blocks_by_first (run=? AND (x,y,z)<(?,?,?))",
+            ),
+            (Index::Conversations.delete_until(), "conversation_blocks_by_first (run=? AND (x,y,z)<(?,?,?))"),
         ] {
             let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {query}")).unwrap();
             let parameters = vec![1; statement.parameter_count()];

@@ -1,5 +1,24 @@
 //! Numbers in blocks, as postcard writes them: seven bits a byte, the lowest first; all but the last byte have their highest bit set.
 
+/// A number takes so many bytes at most.
+pub(super) const LONGEST: usize = 10;
+
+/// Adds a number.
+#[inline]
+pub(super) fn put(to: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        to.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    to.push(number as u8);
+}
+
+/// Adds a number of either sign: small ones are as short as small ones without.
+#[inline]
+pub(super) fn put_signed(to: &mut Vec<u8>, number: i64) {
+    put(to, (number << 1 ^ number >> 63).cast_unsigned());
+}
+
 /// Takes a number.
 #[inline]
 pub(super) fn take(from: &mut &[u8]) -> Option<u64> {
@@ -40,6 +59,21 @@ pub(super) fn take_signed(from: &mut &[u8]) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_written_as_postcard_does() {
+        let near_powers = (0..64).flat_map(|bits| [-1, 0, 1].map(|more| (1u64 << bits).wrapping_add_signed(more)));
+        for number in near_powers.chain([0, u64::MAX]) {
+            let mut bytes = Vec::new();
+            put(&mut bytes, number);
+            put_signed(&mut bytes, number.cast_signed());
+            assert_eq!(bytes, postcard::to_stdvec(&(number, number.cast_signed())).unwrap(), "{number}");
+            assert!(bytes.len() <= 2 * LONGEST);
+            let mut rest = bytes.as_slice();
+            assert_eq!((take(&mut rest), take_signed(&mut rest)), (Some(number), Some(number.cast_signed())));
+            assert!(rest.is_empty());
+        }
+    }
 
     #[test]
     fn numbers_end_where_64_bits_do() {

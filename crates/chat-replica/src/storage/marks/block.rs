@@ -3,16 +3,14 @@
 use super::Held;
 use crate::storage::log_table::undecodable;
 use crate::storage::state::corrupt;
-use crate::storage::varint::take;
+use crate::storage::varint::{self, put, take};
 use chat_core::Marks;
 use rusqlite::types::Type;
 use rusqlite::{Result, Row};
 
-/// How far an account is from the one before it; its last message; how far what is delivered is behind that, and what is read behind that. What is
-/// behind is near, or never was.
-type Entry = (u64, u64, u64, u64);
-/// The longest that an entry takes: four numbers of ten bytes.
-const LONGEST: usize = 40;
+/// The longest that an entry takes: how far an account is from the one before it; its last message; how far what is delivered is behind that, and what is
+/// read behind that. What is behind is near, or never was.
+const LONGEST: usize = 4 * varint::LONGEST;
 
 /// The bytes of a block that begins at account `first` or behind it. They go on for as long as there is room for another entry; returns how many marks
 /// went in, too.
@@ -22,8 +20,8 @@ pub(super) fn encode(first: u64, held: &[(u64, Marks)], room: usize) -> (Vec<u8>
         if bytes.len() + LONGEST > room {
             break;
         }
-        let entry: Entry = (account - before, *last, last.wrapping_sub(*delivered), delivered.wrapping_sub(*read));
-        bytes = postcard::to_extend(&entry, bytes).expect("numbers can be written to memory");
+        let entry = [account - before, *last, last.wrapping_sub(*delivered), delivered.wrapping_sub(*read)];
+        entry.into_iter().for_each(|number| put(&mut bytes, number));
         (before, count) = (*account, count + 1);
     }
     (bytes, count)

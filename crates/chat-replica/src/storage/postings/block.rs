@@ -1,14 +1,17 @@
 //! Many postings in one row: the first as the row's key, each other one as its distance from the one before it.
 
 use super::Posting;
-use crate::storage::varint::{take, take_signed};
+use crate::storage::varint::{self, put, put_signed, take, take_signed};
 use rusqlite::Error;
 use rusqlite::types::Type;
 
-/// No block has more bytes beside its key, so that SQLite needs no page beside the row's own: four rows share a page of 4096 bytes.
-const BYTES: usize = 940;
-/// The longest that a posting takes: three numbers of ten bytes.
-const LONGEST: usize = 30;
+/// No block has more bytes beside its key, so that a row has one page of 4096 bytes, and fills it: SQLite puts 4053 bytes of a row there, and up to 40 of
+/// them are the row's header, its run, and where it begins.
+pub(super) const BYTES: usize = 4013;
+/// The longest that a posting takes.
+const LONGEST: usize = 3 * varint::LONGEST;
+/// The shortest.
+const SHORTEST: usize = 3;
 
 /// A row as it is written.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,23 +21,26 @@ pub(super) struct Block {
     pub rest: Vec<u8>,
 }
 
-/// Puts postings, which ascend, into as few blocks as they need, one after the other.
+/// Puts postings, which ascend, into as few blocks of at most so many bytes as they need, one after the other.
 pub(super) fn encode<E>(
     postings: impl IntoIterator<Item = Posting>,
+    bytes: usize,
     mut write: impl FnMut(&Block) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut postings = postings.into_iter();
     let Some(first) = postings.next() else { return Ok(()) };
-    let mut block = Block { first, rest: Vec::with_capacity(BYTES) };
+    let mut block = Block { first, rest: Vec::with_capacity(bytes) };
     let mut before = first;
     for posting in postings {
-        if block.rest.len() + LONGEST > BYTES {
+        if block.rest.len() + LONGEST > bytes {
             write(&block)?;
             block.first = posting;
             block.rest.clear();
         } else {
-            block.rest =
-                postcard::to_extend(&step(before, posting), block.rest).expect("numbers can be written to memory");
+            let (further, y, z) = step(before, posting);
+            put(&mut block.rest, further);
+            put(&mut block.rest, y);
+            put_signed(&mut block.rest, z);
         }
         before = posting;
     }
@@ -63,6 +69,7 @@ fn taken(before: Posting, (further, y, z): Step) -> Option<Posting> {
 /// If the bytes are none that [`encode`] made.
 pub(super) fn decode(first: Posting, mut rest: &[u8], to: &mut Vec<Posting>) -> Result<(), Error> {
     let mut before = first;
+    to.reserve(1 + rest.len() / SHORTEST);
     to.push(first);
     while !rest.is_empty() {
         let step = next(&mut rest).ok_or_else(|| damaged("a posting that ends nowhere".into()))?;
@@ -72,7 +79,7 @@ pub(super) fn decode(first: Posting, mut rest: &[u8], to: &mut Vec<Posting>) -> 
     Ok(())
 }
 
-/// Takes a step from the bytes, as postcard wrote it: by hand, since a page of a conversation takes some hundreds.
+/// Takes a step from the bytes.
 fn next(from: &mut &[u8]) -> Option<Step> {
     Some((take(from)?, take(from)?, take_signed(from)?))
 }
@@ -89,7 +96,7 @@ mod tests {
 
     fn blocks(postings: &BTreeSet<Posting>) -> Vec<Block> {
         let mut blocks = Vec::new();
-        let kept = encode(postings.iter().copied(), |Block { first, rest }| {
+        let kept = encode(postings.iter().copied(), BYTES, |Block { first, rest }| {
             blocks.push(Block { first: *first, rest: rest.clone() });
             Ok::<(), ()>(())
         });

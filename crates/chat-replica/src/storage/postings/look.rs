@@ -85,8 +85,8 @@ impl Postings<'_> {
     }
 
     /// Where the block begins that has a posting, if one has; else the posting.
-    pub(super) fn floor(self, index: Index, run: u64, posting: Posting) -> Result<Posting> {
-        let mut statement = self.connection.prepare_cached(index.backwards())?;
+    fn floor(self, index: Index, run: u64, posting: Posting) -> Result<Posting> {
+        let mut statement = self.connection.prepare_cached(index.firsts())?;
         let mut rows = statement.query(key(run, posting))?;
         match rows.next()? {
             Some(row) => Ok([number(row, 0)?, number(row, 1)?, number(row, 2)?]),

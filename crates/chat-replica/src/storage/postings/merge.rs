@@ -2,15 +2,12 @@
 
 use super::runs::{Run, ripe};
 use super::{Index, Posting, Postings, key, read};
-use crate::storage::state::number;
-use rusqlite::{Connection, Result};
+use rusqlite::Result;
 
 /// A slice takes so many blocks of each run at most: some 40,000 postings of eight runs.
-const BLOCKS: usize = 48;
-/// And so many at least, however little is to be done.
-const FEW_BLOCKS: usize = 2;
+const BLOCKS: usize = 12;
 /// A block has so many postings, about.
-const POSTINGS: usize = 100;
+const POSTINGS: usize = 430;
 /// Postings of both indexes that are moved with each message that comes in. Each goes through five or six runs in a life.
 const PER_MESSAGE: usize = 16;
 /// And so many with each batch. A small batch is written within a turn, and everybody waits for it.
@@ -43,7 +40,7 @@ impl Postings<'_> {
             let Some(target) = runs.iter().find_map(|run| run.target) else { return Ok(()) };
             let sources: Vec<_> = runs.iter().filter(|run| run.target == Some(target)).map(|run| run.number).collect();
             // Half of it in each index.
-            let blocks = (left / (2 * POSTINGS * sources.len())).clamp(FEW_BLOCKS, BLOCKS);
+            let blocks = (left / (2 * POSTINGS * sources.len())).clamp(1, BLOCKS);
             let moved = self.slice(Index::Mailboxes, &sources, target, blocks)?;
             self.grown(target, moved)?;
             let also = self.slice(Index::Conversations, &sources, target, blocks)?;
@@ -75,14 +72,16 @@ impl Postings<'_> {
             let (out, rest) = head.postings.split_at(head.postings.partition_point(|posting| *posting <= end));
             moved.extend_from_slice(out);
             let taken = head.firsts.partition_point(|first| *first <= end);
-            head.firsts[..taken].iter().try_for_each(|first| self.delete(index, *run, *first))?;
+            if let Some(last) = head.firsts[..taken].last() {
+                self.delete_until(index, *run, *last)?;
+            }
             // Of the last block that was taken, some may stay.
             let stays =
                 head.firsts.get(taken).map_or(rest.len(), |next| rest.partition_point(|posting| posting < next));
             self.write(index, *run, rest[..stays].iter().copied())?;
         }
         // They are sorted runs already, which this sort makes use of.
-        moved.sort();
+        moved.sort_by_key(|[x, y, z]| (*x, *y, *z));
         self.write(index, target, moved.iter().copied())?;
         Ok(moved.len())
     }
@@ -100,32 +99,4 @@ impl Postings<'_> {
         }
         Ok(head)
     }
-}
-
-/// Makes one run of all messages that a database of an earlier version has, by its indexes, and removes these.
-///
-/// # Errors
-/// SQLite's own.
-pub(crate) fn build(connection: &Connection) -> Result<()> {
-    let postings = Postings::new(connection);
-    let counted = "SELECT coalesce(min(id), 0), count(*) FROM messages";
-    let (first, messages) = connection.query_row(counted, [], |row| Ok((number(row, 0)?, number(row, 1)?)))?;
-    if messages > 0 {
-        postings.insert_run(Run { first, number: 1, messages, target: None })?;
-        for (index, sql) in [
-            (Index::Mailboxes, "SELECT recipient, seq, id FROM messages ORDER BY recipient, seq"),
-            (
-                Index::Conversations,
-                "SELECT min(sender, recipient), max(sender, recipient), id FROM messages
-                ORDER BY min(sender, recipient), max(sender, recipient), id",
-            ),
-        ] {
-            let mut statement = connection.prepare(sql)?;
-            let rows = statement.query_map([], |row| Ok([number(row, 0)?, number(row, 1)?, number(row, 2)?]))?;
-            let mut failed = None;
-            postings.write(index, 1, rows.map_while(|row| row.map_err(|error| failed = Some(error)).ok()))?;
-            failed.map_or(Ok(()), Err)?;
-        }
-    }
-    connection.execute_batch("DROP INDEX messages_by_mailbox; DROP INDEX messages_by_conversation;")
 }

@@ -1,8 +1,8 @@
 //! Where the messages of a mailbox and of a conversation are: two indexes that are sorted before they are written.
 //!
 //! An index of SQLite's is a tree in which each message of a large service has a page to itself: between people at random, three
-//! pages of 4096 bytes were written for its sake, twice, and read before that. Here a batch of messages makes a *run*: its postings, sorted, many to a
-//! row (`block`). Runs of about one size are merged into one that is larger, in slices, beside what each batch writes (`merge`): so a posting is written
+//! pages of 4096 bytes were written for its sake, twice, and read before that. Here a batch of messages makes a *run*: its postings, sorted, as many to a
+//! row as a page holds (`block`). Runs of about one size are merged into one that is larger, in slices, beside what each batch writes (`merge`): so a posting is written
 //! some five times in all, but always among its neighbours. This is a log-structured merge tree (O'Neil et al., 1996), with SQLite's pages and transactions
 //! below it: at each commit the runs hold every message exactly once.
 //!
@@ -10,54 +10,21 @@
 //! looks for the newest can stop early (`look`). A run that is being merged stands before the one that it goes into: what is left in it comes later, too.
 
 mod block;
+mod earlier;
 mod look;
 mod merge;
 mod runs;
 #[cfg(test)]
 mod tests;
 
+pub(super) use earlier::{POSTINGS_SCHEMA, build, rebuild};
 #[cfg(test)]
 pub(super) use look::BELOW;
-pub(super) use merge::build;
 
 use super::state::int;
 use block::Block;
 use runs::Run;
 use rusqlite::{Connection, Result, Row, params};
-
-/// Version 6 of the tables.
-pub(crate) const POSTINGS_SCHEMA: &str = "
-CREATE TABLE runs (
-    -- The lowest id of a message in it.
-    first INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    -- How many messages it has, about: where some were discarded it can have fewer.
-    messages INTEGER NOT NULL,
-    -- The run that it is being merged into.
-    target INTEGER,
-    PRIMARY KEY (first DESC, number)
-) STRICT, WITHOUT ROWID;
-
--- Postings from (x, y, z) on: (recipient, seq, id).
-CREATE TABLE mailbox_postings (
-    run INTEGER NOT NULL,
-    x INTEGER NOT NULL,
-    y INTEGER NOT NULL,
-    z INTEGER NOT NULL,
-    rest BLOB NOT NULL,
-    PRIMARY KEY (run, x, y, z)
-) STRICT, WITHOUT ROWID;
-
--- The same: (the lower of two accounts, the higher, id).
-CREATE TABLE conversation_postings (
-    run INTEGER NOT NULL,
-    x INTEGER NOT NULL,
-    y INTEGER NOT NULL,
-    z INTEGER NOT NULL,
-    rest BLOB NOT NULL,
-    PRIMARY KEY (run, x, y, z)
-) STRICT, WITHOUT ROWID;
-";
 
 /// Where a message is found. Ascending, as arrays do.
 pub(super) type Posting = [u64; 3];
@@ -75,8 +42,8 @@ pub(super) enum Index {
 macro_rules! sql {
     ($index:expr, $before:literal, $after:literal) => {
         match $index {
-            Index::Mailboxes => concat!($before, "mailbox_postings", $after),
-            Index::Conversations => concat!($before, "conversation_postings", $after),
+            Index::Mailboxes => concat!($before, "mailbox_blocks", $after),
+            Index::Conversations => concat!($before, "conversation_blocks", $after),
         }
     };
 }
@@ -92,9 +59,23 @@ impl Index {
         sql!(self, "DELETE FROM ", " WHERE run = ?1 AND x = ?2 AND y = ?3 AND z = ?4")
     }
 
+    /// The blocks of a run that begin at a posting or before it.
+    pub(super) fn delete_until(self) -> &'static str {
+        sql!(self, "DELETE FROM ", " WHERE run = ?1 AND (x, y, z) <= (?2, ?3, ?4)")
+    }
+
     /// The blocks of a run that begin at a posting or behind it.
     pub(super) fn forwards(self) -> &'static str {
         sql!(self, "SELECT x, y, z, rest FROM ", " WHERE run = ?1 AND (x, y, z) >= (?2, ?3, ?4) ORDER BY x, y, z")
+    }
+
+    /// Where the blocks of a run begin that do so at a posting or before it, the last first.
+    pub(super) fn firsts(self) -> &'static str {
+        sql!(
+            self,
+            "SELECT x, y, z FROM ",
+            " WHERE run = ?1 AND (x, y, z) <= (?2, ?3, ?4) ORDER BY x DESC, y DESC, z DESC"
+        )
     }
 
     /// The blocks of a run that begin at a posting or before it, the last first.
@@ -200,13 +181,17 @@ impl<'c> Postings<'c> {
 
     fn write(self, index: Index, run: u64, postings: impl IntoIterator<Item = Posting>) -> Result<()> {
         let mut statement = self.connection.prepare_cached(index.insert())?;
-        block::encode(postings, |Block { first: [x, y, z], rest }| {
+        block::encode(postings, block::BYTES, |Block { first: [x, y, z], rest }| {
             statement.execute(params![int(run), int(*x), int(*y), int(*z), rest]).map(drop)
         })
     }
 
     fn delete(self, index: Index, run: u64, first: Posting) -> Result<()> {
         self.connection.prepare_cached(index.delete())?.execute(key(run, first)).map(drop)
+    }
+
+    fn delete_until(self, index: Index, run: u64, last: Posting) -> Result<()> {
+        self.connection.prepare_cached(index.delete_until())?.execute(key(run, last)).map(drop)
     }
 }
 

@@ -258,3 +258,22 @@ fn a_database_without_messages_is_brought_up_to_date() {
     migrations::migrate(&mut connection).expect("brought up to date");
     assert_eq!(Postings::new(&connection).runs().expect("read"), []);
 }
+
+/// SQLite keeps what is too long for a page on pages of its own: the longest keys must leave room.
+#[test]
+fn a_block_is_a_page() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let flags = rusqlite::OpenFlags::default();
+    let mut connection = crate::storage::disk::connect(&directory.path().join("db"), flags).expect("a database");
+    migrations::migrate(&mut connection).expect("made");
+    let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("counted");
+    let pages = || count("PRAGMA page_count") - count("PRAGMA freelist_count");
+    let before = pages();
+    let far = i64::MAX as u64 - 20_000;
+    let postings = (0..20_000).map(|at| [far + at, far + at * 7919 % 20_000, far + at * 104_729 % 20_000]);
+    Postings::new(&connection).write(Index::Conversations, far, postings).expect("written");
+    let (pages, blocks) = (pages() - before, count("SELECT count(*) FROM conversation_blocks"));
+    assert!(blocks > 50, "{blocks} blocks");
+    let index = blocks / 50;
+    assert!((blocks..=blocks + index + 4).contains(&pages), "{pages} pages for {blocks} blocks");
+}

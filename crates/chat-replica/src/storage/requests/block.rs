@@ -4,7 +4,7 @@
 //! and the answer follow. Numbers that grow along with the keys are stored as their distance from the record before, so that most take a byte or two.
 //! The first of a block is stored as if zeros came before it.
 
-use crate::storage::varint::{take, take_signed};
+use crate::storage::varint::{put, put_signed, take, take_signed};
 use chat_core::{AccountId, Answer, BodyHash, MessageId, Provenance, RequestKey, RequestRecord, Scope, Timestamp};
 use rusqlite::Error;
 use rusqlite::types::Type;
@@ -137,20 +137,6 @@ impl Before {
         let provenance = Provenance { index, round, replica };
         Some(Answer::Sent { id: MessageId(id), seq, at: Timestamp(at), provenance })
     }
-}
-
-/// Seven bits a byte, the lowest first; the highest bit says that there are more.
-fn put(to: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        to.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    to.push(number as u8);
-}
-
-/// Small numbers of either sign as small ones without.
-fn put_signed(to: &mut Vec<u8>, number: i64) {
-    put(to, (number << 1 ^ number >> 63).cast_unsigned());
 }
 
 fn take_byte(from: &mut &[u8]) -> Option<u8> {
