@@ -545,7 +545,7 @@ fn a_database_of_an_earlier_version_gets_checksums_and_keeps_everything() {
     assert!(wal > 0, "all of it is in the log");
     let connection = Connection::open(path.join("replica.db")).expect("opened");
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("checkpointed");
-    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'messages'";
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'message_blocks'";
     let root: u64 = connection.query_row(sql, [], |row| row.get::<_, u32>(0)).expect("there").into();
     drop(connection);
     (0..8).for_each(|bit| flip(&path.join("replica.db"), (root - 1) * PAGE as u64 * 8 + bit));
@@ -563,7 +563,7 @@ fn who_looks_with_another_sqlite_loses_nothing() {
     let path = dir.path().join("2");
     copy(&template.path, &path);
     let shell = Connection::open(path.join("replica.db")).expect("opened");
-    shell.query_row("SELECT count(*) FROM messages", [], |_| Ok(())).expect("readable");
+    shell.query_row("SELECT count(*) FROM message_blocks", [], |_| Ok(())).expect("readable");
     drop(shell);
     assert!(!path.join("replica.db-wal").exists(), "it was moved");
     let salvaged = || path.join("replica.db.damaged-1").exists();

@@ -7,7 +7,8 @@
 //! That what was put together is what was appended is not taken on trust: the chain's hash tells (`chain`). Where a message is gone, so is the
 //! entry, and a peer has it.
 
-use super::state::{corrupt, int, number};
+use super::messages::{FROM, Following, Stored};
+use super::state::{corrupt, int};
 use bytes::Bytes;
 use chat_core::{Applied, Command, MessageId, Outcome};
 use rusqlite::types::Type;
@@ -33,9 +34,7 @@ const BRIEF: u8 = 0xff;
 /// Bytes of most commands in brief, at most.
 const COMMAND: usize = 96;
 
-/// The messages of an entry are neighbours: its first is looked up, and the others follow.
-const TEXTS: &str = "SELECT id, text, sent_at FROM messages WHERE id >= ?1 ORDER BY id";
-const DISCARDED: &str = "SELECT id, text, sent_at FROM discarded WHERE id = ?1";
+const DISCARDED: &str = "SELECT text, sent_at FROM discarded WHERE id = ?1";
 
 /// Why an entry cannot be put together.
 #[derive(Debug, Error)]
@@ -100,8 +99,9 @@ pub(super) fn whole(connection: &Connection, stored: Vec<u8>) -> Result<Bytes> {
     let Some((&BRIEF, mut rest)) = stored.split_first() else { return Ok(stored.into()) };
     let (mut next, head): (u64, usize) = take(&mut rest)?;
     let mut whole = cut(&mut rest, head)?.to_vec();
-    let (mut statement, mut discarded) = (connection.prepare_cached(TEXTS)?, connection.prepare_cached(DISCARDED)?);
-    let mut messages = statement.query([int(next)])?;
+    let (mut statement, mut discarded) = (connection.prepare_cached(FROM)?, connection.prepare_cached(DISCARDED)?);
+    // The messages of an entry are neighbours: its first is looked up, and the others follow.
+    let mut messages = Following::new(&mut statement, next)?;
     // The first of those that have not been used.
     let (mut found, mut end) = (None, Vec::new());
     while !rest.is_empty() {
@@ -111,28 +111,27 @@ pub(super) fn whole(connection: &Connection, stored: Vec<u8>) -> Result<Bytes> {
             continue;
         }
         if found.is_none() {
-            found = messages.next()?.map(|row| id_and_end(row, &mut end)).transpose()?;
+            found = messages.next()?.map(|Stored { id, text, sent_at, .. }| {
+                end.clear();
+                end = put((text, sent_at), std::mem::take(&mut end));
+                id
+            });
         }
         if found == Some(next) {
             whole.extend_from_slice(&end);
             found = None;
         } else {
-            let mut end = Vec::new();
-            let is_there = discarded.query_row([int(next)], |row| id_and_end(row, &mut end)).optional()?;
-            is_there.ok_or_else(|| lost(next))?;
-            whole.extend_from_slice(&end);
+            let end = discarded.query_row([int(next)], end_of).optional()?;
+            whole.extend_from_slice(&end.ok_or_else(|| lost(next))?);
         }
         next += 1;
     }
     Ok(whole.into())
 }
 
-/// Which message a row has, and the end of the bytes of the send that made it.
-fn id_and_end(row: &Row<'_>, end: &mut Vec<u8>) -> Result<u64> {
-    end.clear();
-    let text = row.get_ref(1)?.as_str()?;
-    *end = put((text, row.get::<_, i64>(2)?), std::mem::take(end));
-    number(row, 0)
+/// The end of the bytes of the send that made the message of a row.
+fn end_of(row: &Row<'_>) -> Result<Vec<u8>> {
+    Ok(put((row.get_ref(0)?.as_str()?, row.get::<_, i64>(1)?), Vec::new()))
 }
 
 fn put(value: impl Serialize, to: Vec<u8>) -> Vec<u8> {
@@ -241,6 +240,26 @@ mod tests {
             self.disk.commit().expect("committed");
         }
 
+        /// Lets a message say something else: its text, or when it was sent.
+        fn say(&self, id: u64, text: &str, sent_at: Option<i64>) {
+            let (state, mut all) = (self.disk.state(), Vec::new());
+            let note = |it: Stored<'_>| Ok(all.push((it.id, it.to, it.seq, it.from, it.sent_at, it.text.to_owned())));
+            state.messages().for_each(note).expect("read");
+            let ids: Vec<_> = all.iter().rev().map(|it| it.0).collect();
+            assert!(ids.contains(&id));
+            state.messages().remove(&ids, |_| Ok(())).expect("removed");
+            let other = |it: &'_ (u64, u64, u64, u64, i64, String)| it.0 == id;
+            let stored = all.iter().map(|it| Stored {
+                id: it.0,
+                to: it.1,
+                seq: it.2,
+                from: it.3,
+                sent_at: sent_at.filter(|_| other(it)).unwrap_or(it.4),
+                text: if other(it) && !text.is_empty() { text } else { &it.5 },
+            });
+            state.messages().insert(stored).expect("inserted");
+        }
+
         fn change(&self, sql: &str) {
             assert_eq!(self.disk.state().connection.execute(sql, []).expect("changed"), 1, "{sql}");
         }
@@ -263,12 +282,15 @@ mod tests {
     #[test]
     fn a_text_is_in_the_database_once_and_in_the_log_all_the_same() {
         let Written { _dir, directory, disk, entries } = written();
+        let messages = disk.state().messages();
+        let mut kept = Vec::new();
+        messages.for_each(|message| Ok(kept.push(message.text.contains(TEXT)))).expect("read");
+        assert_eq!(kept, [true; 3], "31, 35, 37: the others were discarded");
         let texts = |table: &str, column: &str| -> Vec<i64> {
             let sql = format!("SELECT count(*), sum(instr({column}, '{TEXT}') > 0) FROM {table}");
             let counts = |row: &rusqlite::Row<'_>| Ok(vec![row.get(0)?, row.get::<_, Option<i64>>(1)?.unwrap_or(0)]);
             disk.state().connection.query_row(&sql, [], counts).expect("counted")
         };
-        assert_eq!(texts("messages", "text"), [3, 3], "31, 35, 37: the others were discarded");
         assert_eq!(texts("discarded", "text"), [2, 2]);
         assert_eq!(texts("log", "body"), [4, 3], "those that were refused, or sent twice, made no message");
         assert!(disk.read(1, usize::MAX) == entries);
@@ -296,21 +318,24 @@ mod tests {
 
     #[test]
     fn an_entry_whose_message_is_not_what_it_was_is_damaged() {
-        for (sql, sound) in [
-            ("UPDATE messages SET text = 'another' WHERE id = 1", 1),
-            ("UPDATE messages SET sent_at = 0 WHERE id = 4", 3),
-            ("DELETE FROM discarded WHERE id = 3", 3),
-        ] {
-            let Written { _dir, directory, mut disk, entries } = written();
-            assert_eq!(disk.state().connection.execute(sql, []).expect("changed"), 1, "{sql}");
+        type Change = fn(&Written);
+        let changes: [(Change, usize); 3] = [
+            (|written| written.say(1, "another", None), 1),
+            (|written| written.say(4, "", Some(0)), 3),
+            (|written| written.change("DELETE FROM discarded WHERE id = 3"), 3),
+        ];
+        for (change, sound) in changes {
+            let written = written();
+            change(&written);
+            let Written { _dir, directory, mut disk, entries } = written;
             assert!(disk.read(1, usize::MAX).is_empty());
             let error = disk.commit().expect_err("it was read");
             assert!(error.is_damage(), "{error}");
             disk.last_words(&error);
             drop(disk);
             let (disk, _, found) = SqliteDisk::open(directory, ID).expect("salvaged");
-            assert_eq!(found.impaired_until, Some(4), "the rest comes from a peer; {sql}");
-            assert!(disk.read(1, usize::MAX) == entries[..sound], "{sql}");
+            assert_eq!(found.impaired_until, Some(4), "the rest comes from a peer");
+            assert!(disk.read(1, usize::MAX) == entries[..sound], "{sound}");
         }
     }
 
@@ -318,7 +343,7 @@ mod tests {
     #[test]
     fn a_state_that_lacks_a_message_of_the_log_is_made_anew() {
         let written = written();
-        written.change("UPDATE messages SET text = 'another' WHERE id = 1");
+        written.say(1, "another", None);
         written.change("UPDATE replica SET views = NULL");
         let Written { _dir, directory, disk, entries } = written;
         drop(disk);
@@ -351,7 +376,7 @@ mod tests {
     #[test]
     fn a_message_that_is_lost_when_it_is_to_be_discarded_is_damage() {
         let mut written = written_up_to(3);
-        written.change("DELETE FROM messages WHERE id = 2");
+        written.disk.state().messages().remove(&[2], |_| Ok(())).expect("removed");
         let entry = written.append(&batches()[3]);
         let error = written.disk.apply(&entry).expect_err("33 was not received");
         assert!(error.is_damage(), "{error}");

@@ -6,6 +6,7 @@ use thiserror::Error;
 use super::brief::DISCARDED_SCHEMA;
 use super::log_table::{LOG_SCHEMA, REDO_SCHEMA, VIEWS_SCHEMA};
 use super::marks::{self, MARKS_SCHEMA};
+use super::messages;
 use super::postings::{self, POSTINGS_SCHEMA};
 use super::requests;
 use super::state::{ACCOUNTS_LISTED, STATE_SCHEMA};
@@ -24,6 +25,7 @@ const STEPS: &[Step] = &[
     Step::Sql(DISCARDED_SCHEMA),
     Step::Code(marks::build),
     Step::Code(postings::rebuild),
+    Step::Code(messages::build),
 ];
 
 /// What brings a file one version further.

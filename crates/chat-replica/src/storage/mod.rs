@@ -21,7 +21,7 @@
 //! | `protect` | checksums for a database that comes without |
 //! | `scrub` | reads the whole database in the background, slowly |
 //! | `state` | the state that commands change |
-//! | `messages` | how messages are read from it |
+//! | `messages` | the messages themselves, many to a row, and how they are read |
 //! | `marks` | how far mailboxes have come |
 //! | `postings` | where the messages of a mailbox and of a conversation are |
 //! | `requests` | what each request has done, so that it is carried out once |

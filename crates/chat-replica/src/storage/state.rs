@@ -3,10 +3,10 @@
 //! Transactions are the caller's: the state changes together with the applied index that describes it. Statements
 //! are prepared once per connection; the connection's cache must hold [`STATEMENTS`] of them to keep them all.
 //!
-//! What grows with history is appended to: messages by id. Where the messages of a mailbox and of a conversation are is in `postings`, and what
+//! What grows with history is appended to: messages by id, in `messages`. Where those of a mailbox and of a conversation are is in `postings`, and what
 //! requests have done in `requests`. The names of both ends of a message, and whether its sender is gone, are looked up when it is read.
 
-use super::brief;
+use super::messages::{Messages, Stored};
 use super::postings::{Place, Postings};
 use super::requests::{self, Entry, Requests};
 use chat_core::{
@@ -117,6 +117,10 @@ impl<'c> SqliteState<'c> {
 
     pub(super) fn requests(&self) -> Requests<'c> {
         Requests::new(self.connection)
+    }
+
+    pub(super) fn messages(&self) -> Messages<'c> {
+        Messages::new(self.connection)
     }
 
     pub(super) fn postings(&self) -> Postings<'c> {
@@ -269,11 +273,10 @@ impl Read for SqliteState<'_> {
         let mut accounts = self.prepare("SELECT id FROM accounts ORDER BY id")?;
         let accounts = accounts.query_map([], |row| number(row, 0))?;
         self.each_with_marks(accounts, |account, marks| visit(Row::Mailbox { account, marks }))?;
-        self.each("SELECT id, seq, sender, recipient, text, sent_at FROM messages ORDER BY id", |row| {
-            let text = checked(row, 4, |text: &str| MessageText::new(text))?;
-            let (id, seq) = (MessageId(number(row, 0)?), number(row, 1)?);
-            let (from, to) = (AccountId(number(row, 2)?), AccountId(number(row, 3)?));
-            visit(Row::Message { id, seq, from, to, text: &text, sent_at: Timestamp(row.get(5)?) });
+        self.messages().for_each(|Stored { id, seq, from, to, text, sent_at }| {
+            let text = MessageText::new(text).map_err(|error| corrupt(1, Type::Text, error))?;
+            let (id, from, to, sent_at) = (MessageId(id), AccountId(from), AccountId(to), Timestamp(sent_at));
+            visit(Row::Message { id, seq, from, to, text: &text, sent_at });
             Ok(())
         })?;
         self.requests().for_each(|key, scope, record| visit(Row::Request { key, scope, record }))
@@ -316,20 +319,16 @@ impl Store for SqliteState<'_> {
     }
 
     fn discard_after(&mut self, account: AccountId, seq: u64) -> Result<()> {
-        let ids = self.postings().mailbox_after(account.0, seq, usize::MAX)?;
+        let mut ids = self.postings().mailbox_after(account.0, seq, usize::MAX)?;
+        ids.reverse();
         // The log's entries in brief need what they say.
-        let keep = "INSERT INTO discarded (id, sent_at, text) SELECT id, sent_at, text FROM messages WHERE id = ?1";
-        let mut keep = self.prepare(keep)?;
-        let mut statement = self.prepare("DELETE FROM messages WHERE id = ?1 RETURNING seq, sender")?;
-        let places = ids.into_iter().map(|id| {
-            if keep.execute([int(id)])? != 1 {
-                return Err(brief::lost(id));
-            }
-            let place =
-                |row: &rusqlite::Row<'_>| Ok(Place { id, seq: number(row, 0)?, from: number(row, 1)?, to: account.0 });
-            statement.query_row([int(id)], place)
-        });
-        self.postings().discard(&places.collect::<Result<Vec<_>>>()?)
+        let mut keep = self.prepare("INSERT INTO discarded (id, sent_at, text) VALUES (?1, ?2, ?3)")?;
+        let mut places = Vec::with_capacity(ids.len());
+        self.messages().remove(&ids, |Stored { id, seq, from, to, sent_at, text }| {
+            places.push(Place { id, seq, from, to });
+            keep.execute((int(id), sent_at, text)).map(drop)
+        })?;
+        self.postings().discard(&places)
     }
 
     fn insert_request(&mut self, key: &RequestKey, scope: Scope, record: &RequestRecord) -> Result<()> {
@@ -340,13 +339,10 @@ impl Store for SqliteState<'_> {
 /// Many rows of one kind, by one statement.
 impl SqliteState<'_> {
     pub(crate) fn insert_messages(&mut self, messages: &[Arc<Message>]) -> Result<()> {
-        let sql = "INSERT INTO messages (id, recipient, seq, sender, sent_at, text) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        let mut statement = self.prepare(sql)?;
-        messages.iter().try_for_each(|message| {
+        self.messages().insert(messages.iter().map(|message| {
             let Message { id, seq, from, to, text, sent_at, sender_deleted: _ } = &**message;
-            let row = (int(id.0), int(to.id.0), int(*seq), int(from.id.0), sent_at.0, text.as_str());
-            statement.execute(row).map(drop)
-        })?;
+            Stored { id: id.0, to: to.id.0, seq: *seq, from: from.id.0, sent_at: sent_at.0, text: text.as_str() }
+        }))?;
         let places = messages.iter().map(|message| {
             let Message { id, seq, from, to, .. } = &**message;
             Place { id: id.0, seq: *seq, from: from.id.0, to: to.id.0 }
@@ -413,9 +409,9 @@ fn session(row: &rusqlite::Row<'_>) -> Result<Session> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ahead;
     use super::super::postings::{BELOW, Index};
     use super::super::requests::{AFTER, AT};
+    use super::super::{ahead, messages};
     use super::*;
 
     #[test]
@@ -430,6 +426,8 @@ mod tests {
             (EXPIRED, "INDEX sessions_by_expiry (expires_at<?)"),
             (AT, "request_blocks USING INDEX request_blocks_by_first (first<?)"),
             (AFTER, "request_blocks USING COVERING INDEX request_blocks_by_first (first>?)"),
+            (messages::AT, "message_blocks USING INTEGER PRIMARY KEY (rowid<?)"),
+            (messages::FROM, "message_blocks USING INTEGER PRIMARY KEY (rowid>?)"),
             (BELOW, "runs USING PRIMARY KEY (first<?)"),
             (Index::Mailboxes.forwards(), "mailbox_blocks_by_first (run=? AND (x,y,z)>(?,?,?))"),
             (Index::Mailboxes.backwards(), "mailbox_blocks_by_first (run=? AND (x,y,z)<(?,?,?))"),
@@ -451,7 +449,7 @@ mod tests {
             let steps = statement.query_map(rusqlite::params_from_iter(parameters), |row| row.get::<_, String>(3));
             let plan: Vec<_> = steps.unwrap().map(Result::unwrap).collect();
             assert!(plan[0].contains(index), "{query}: {plan:?}");
-            let seeks = plan.iter().all(|step| step.starts_with("SEARCH"));
+            let seeks = plan.iter().all(|step| step.starts_with("SEARCH") || step.starts_with("SCALAR SUBQUERY"));
             assert!(seeks, "neither a scan of everything nor a sort: {query}: {plan:?}");
         }
     }

@@ -246,8 +246,8 @@ fn messages_of_an_earlier_version_are_found() {
     model.compare(&connection, 40, &mut numbers);
     Postings::new(&connection).add(&model.batch(100, 40, &mut numbers)).expect("added");
     model.compare(&connection, 40, &mut numbers);
-    let indexes = "SELECT count(*) FROM sqlite_schema WHERE tbl_name = 'messages' AND type = 'index'";
-    let left: i64 = connection.query_row(indexes, [], |row| row.get(0)).expect("counted");
+    let tables = "SELECT count(*) FROM sqlite_schema WHERE tbl_name IN ('messages', 'mailbox_postings', 'conversation_postings')";
+    let left: i64 = connection.query_row(tables, [], |row| row.get(0)).expect("counted");
     assert_eq!(left, 0);
 }
 

@@ -1,19 +1,15 @@
 //! Messages as they are read: a mailbox forwards, a conversation backwards.
 
-use super::state::{SqliteState, checked, corrupt, int, number};
-use chat_core::{Account, AccountId, Message, MessageId, MessageText, Party, Timestamp, Username};
+use super::Stored;
+use crate::storage::state::{SqliteState, corrupt};
+use chat_core::{Account, AccountId, Lookup as _, Message, MessageId, MessageText, Party, Timestamp};
+use rusqlite::Result;
 use rusqlite::types::Type;
-use rusqlite::{OptionalExtension as _, Result, Row, params_from_iter};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::LazyLock;
 
-const MESSAGE: &str = "SELECT m.id, m.seq, m.sender, s.name, m.recipient, r.name, m.text, m.sent_at, s.password IS NULL
-    FROM messages m CROSS JOIN accounts s ON s.id = m.sender CROSS JOIN accounts r ON r.id = m.recipient
-    WHERE m.id = ?1";
-/// So many messages of a conversation are read by one run of a statement.
-const TOGETHER: usize = 32;
-/// The column of the text.
-const TEXT: usize = 3;
+/// So many messages of a conversation are looked for together.
+const TOGETHER: usize = 64;
 
 /// A message of a conversation, where it lies. Not copied: whoever looks at it takes what is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -38,33 +34,40 @@ impl Found<'_> {
             seq: self.seq,
             from: party(self.from),
             to: party(self.to),
-            text: MessageText::new(self.text).map_err(|error| corrupt(TEXT, Type::Text, error))?,
+            text: text(self.text)?,
             sent_at: self.sent_at,
             sender_deleted: self.from.deleted,
         })
     }
 }
 
-/// Messages by their ids, in the order in which these are given (a test holds SQLite to that): one run of a statement costs less than one for each
-/// of them. Both ends of a conversation are looked up once, not with each row.
-fn of_conversation() -> &'static str {
-    static SQL: LazyLock<String> = LazyLock::new(|| {
-        let ids = Vec::from_iter((1..=TOGETHER).map(|at| format!("(?{at})"))).join(", ");
-        format!(
-            "WITH wanted (id) AS (VALUES {ids}) SELECT m.id, seq, sender, text, sent_at
-            FROM wanted CROSS JOIN messages m ON m.id = wanted.id"
-        )
-    });
-    &SQL
-}
-
 impl SqliteState<'_> {
     /// The messages of a mailbox with a `seq` above `seq`, ascending, at most `limit`.
-    pub(super) fn mailbox(&self, account: AccountId, seq: u64, limit: usize) -> Result<Vec<Message>> {
-        let ids = self.postings().mailbox_after(account.0, seq, limit)?;
-        let mut statement = self.prepare(MESSAGE)?;
-        let found = ids.into_iter().map(|id| statement.query_row([int(id)], message).optional());
-        found.filter_map(Result::transpose).collect()
+    pub(in crate::storage) fn mailbox(&self, account: AccountId, seq: u64, limit: usize) -> Result<Vec<Message>> {
+        let mut ids = self.postings().mailbox_after(account.0, seq, limit)?;
+        ids.reverse();
+        let Some(to) = self.account(account)?.as_ref().map(party) else { return Ok(Vec::new()) };
+        let (mut senders, mut messages) = (HashMap::new(), Vec::with_capacity(ids.len()));
+        let _ = self.messages().visit_back(&ids, |stored| {
+            let sender = match senders.get(&stored.from) {
+                Some(sender) => sender,
+                None => senders.entry(stored.from).or_insert(self.account(AccountId(stored.from))?),
+            };
+            if let Some(sender) = sender {
+                messages.push(Message {
+                    id: MessageId(stored.id),
+                    seq: stored.seq,
+                    from: party(sender),
+                    to: to.clone(),
+                    text: text(stored.text)?,
+                    sent_at: Timestamp(stored.sent_at),
+                    sender_deleted: sender.deleted,
+                });
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        messages.reverse();
+        Ok(messages)
     }
 
     /// The messages between two accounts with an id below `before`, the newest first, at most `limit`, and only for as long as `visit` says that it
@@ -98,31 +101,21 @@ impl SqliteState<'_> {
         self.these((a, b), &ids, &mut visit).map(drop)
     }
 
-    /// Visits the messages with these ids, at most [`TOGETHER`]. How many there were, and whether more are wanted.
+    /// Visits the messages with these ids, which descend. How many there were, and whether more are wanted.
     fn these(
         &self,
         (a, b): (&Account, &Account),
         ids: &[u64],
         visit: &mut impl FnMut(Found<'_>) -> Result<bool>,
     ) -> Result<(usize, bool)> {
-        if ids.is_empty() {
-            return Ok((0, true));
-        }
-        let mut statement = self.prepare(of_conversation())?;
-        // Nothing has no id.
-        let ids = (0..TOGETHER).map(|at| ids.get(at).copied().map(int));
-        let mut rows = statement.query(params_from_iter(ids))?;
         let mut found = 0;
-        while let Some(row) = rows.next()? {
-            let (from, to) = if number(row, 2)? == a.id.0 { (a, b) } else { (b, a) };
-            let text = checked(row, TEXT, |text| MessageText::check(text).map(|()| text))?;
+        let more = self.messages().visit_back(ids, |Stored { id, seq, from, to: _, sent_at, text }| {
+            let (from, to) = if from == a.id.0 { (a, b) } else { (b, a) };
             found += 1;
-            let sent_at = Timestamp(row.get(4)?);
-            if !visit(Found { id: number(row, 0)?, seq: number(row, 1)?, from, to, text, sent_at })? {
-                return Ok((found, false));
-            }
-        }
-        Ok((found, true))
+            let wants_more = visit(Found { id, seq, from, to, text, sent_at: Timestamp(sent_at) })?;
+            Ok(if wants_more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        Ok((found, more.is_continue()))
     }
 }
 
@@ -130,23 +123,16 @@ fn party(account: &Account) -> Party {
     Party { id: account.id, name: account.name.clone() }
 }
 
-fn message(row: &Row<'_>) -> Result<Message> {
-    Ok(Message {
-        id: MessageId(number(row, 0)?),
-        seq: number(row, 1)?,
-        from: Party { id: AccountId(number(row, 2)?), name: checked(row, 3, Username::parse)? },
-        to: Party { id: AccountId(number(row, 4)?), name: checked(row, 5, Username::parse)? },
-        text: checked(row, 6, |text: &str| MessageText::new(text))?,
-        sent_at: Timestamp(row.get(7)?),
-        sender_deleted: row.get(8)?,
-    })
+/// A copy of a text.
+fn text(text: &str) -> Result<MessageText> {
+    MessageText::new(text).map_err(|error| corrupt(super::COLUMN, Type::Text, error))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::storage::migrations::migrate;
-    use chat_core::DisplayName;
+    use chat_core::{DisplayName, Username};
     use rusqlite::Connection;
     use std::sync::Arc;
 
@@ -186,7 +172,7 @@ mod tests {
         let all = messages();
         all.chunks(70).for_each(|batch| state.insert_messages(batch).unwrap());
         // One that is not there any more, as if it had never been.
-        connection.execute("DELETE FROM messages WHERE id = 270", []).unwrap();
+        state.messages().remove(&[270], |_| Ok(())).unwrap();
         let (one, two) = (account(1), account(2));
         let sizes = [0, 1, TOGETHER - 1, TOGETHER, TOGETHER + 1, 2 * TOGETHER, 2 * TOGETHER + 1, 99, 100, 1000];
         for (before, limit) in
@@ -205,16 +191,5 @@ mod tests {
                 assert_eq!(seen, wanted, "before {before:?}, at most {limit}, or {most}");
             }
         }
-    }
-
-    #[test]
-    fn messages_are_found_one_after_the_other_by_their_ids() {
-        let mut connection = Connection::open_in_memory().unwrap();
-        migrate(&mut connection).unwrap();
-        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", of_conversation())).unwrap();
-        let parameters = params_from_iter(vec![1; TOGETHER]);
-        let plan = statement.query_map(parameters, |row| row.get::<_, String>(3)).unwrap();
-        let plan: Vec<_> = plan.map(Result::unwrap).collect();
-        assert_eq!(plan[plan.len() - 2..], ["SCAN wanted", "SEARCH m USING INTEGER PRIMARY KEY (rowid=?)"], "{plan:?}");
     }
 }
