@@ -240,24 +240,21 @@ mod tests {
             self.disk.commit().expect("committed");
         }
 
-        /// Lets a message say something else: its text, or when it was sent.
-        fn say(&self, id: u64, text: &str, sent_at: Option<i64>) {
-            let (state, mut all) = (self.disk.state(), Vec::new());
-            let note = |it: Stored<'_>| Ok(all.push((it.id, it.to, it.seq, it.from, it.sent_at, it.text.to_owned())));
-            state.messages().for_each(note).expect("read");
-            let ids: Vec<_> = all.iter().rev().map(|it| it.0).collect();
-            assert!(ids.contains(&id));
-            state.messages().remove(&ids, |_| Ok(())).expect("removed");
-            let other = |it: &'_ (u64, u64, u64, u64, i64, String)| it.0 == id;
-            let stored = all.iter().map(|it| Stored {
-                id: it.0,
-                to: it.1,
-                seq: it.2,
-                from: it.3,
-                sent_at: sent_at.filter(|_| other(it)).unwrap_or(it.4),
-                text: if other(it) && !text.is_empty() { text } else { &it.5 },
+        /// Lets a message say something else, or have been sent at another time.
+        fn say(&self, id: u64, text: Option<&str>, sent_at: Option<i64>) {
+            let (messages, mut all) = (self.disk.state().messages(), Vec::new());
+            let note = |stored: Stored<'_>| {
+                all.push((Stored { text: "", ..stored }, stored.text.to_owned()));
+                Ok(())
+            };
+            messages.for_each(note).expect("read");
+            let ids: Vec<_> = all.iter().rev().map(|(stored, _)| stored.id).collect();
+            messages.remove(&ids, |_| Ok(())).expect("removed");
+            let changed = all.iter().map(|(stored, was)| match stored.id == id {
+                true => Stored { text: text.unwrap_or(was), sent_at: sent_at.unwrap_or(stored.sent_at), ..*stored },
+                false => Stored { text: was, ..*stored },
             });
-            state.messages().insert(stored).expect("inserted");
+            messages.insert(changed).expect("inserted");
         }
 
         fn change(&self, sql: &str) {
@@ -284,7 +281,11 @@ mod tests {
         let Written { _dir, directory, disk, entries } = written();
         let messages = disk.state().messages();
         let mut kept = Vec::new();
-        messages.for_each(|message| Ok(kept.push(message.text.contains(TEXT)))).expect("read");
+        let note = |message: Stored<'_>| {
+            kept.push(message.text.contains(TEXT));
+            Ok(())
+        };
+        messages.for_each(note).expect("read");
         assert_eq!(kept, [true; 3], "31, 35, 37: the others were discarded");
         let texts = |table: &str, column: &str| -> Vec<i64> {
             let sql = format!("SELECT count(*), sum(instr({column}, '{TEXT}') > 0) FROM {table}");
@@ -320,8 +321,8 @@ mod tests {
     fn an_entry_whose_message_is_not_what_it_was_is_damaged() {
         type Change = fn(&Written);
         let changes: [(Change, usize); 3] = [
-            (|written| written.say(1, "another", None), 1),
-            (|written| written.say(4, "", Some(0)), 3),
+            (|written| written.say(1, Some("another"), None), 1),
+            (|written| written.say(4, None, Some(0)), 3),
             (|written| written.change("DELETE FROM discarded WHERE id = 3"), 3),
         ];
         for (change, sound) in changes {
@@ -343,7 +344,7 @@ mod tests {
     #[test]
     fn a_state_that_lacks_a_message_of_the_log_is_made_anew() {
         let written = written();
-        written.say(1, "another", None);
+        written.say(1, Some("another"), None);
         written.change("UPDATE replica SET views = NULL");
         let Written { _dir, directory, disk, entries } = written;
         drop(disk);

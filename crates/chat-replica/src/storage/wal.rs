@@ -35,6 +35,8 @@ const LEFT_PAGES: i64 = 64;
 const PASSES: usize = 6;
 /// The file's header, and for each page a frame with a header.
 const WAL_BYTES: u64 = 32 + CHECKPOINT_PAGES as u64 * (24 + 4096);
+/// A log that became longer, by one large transaction or because somebody looked at it for long, is cut to this when it starts anew.
+const KEPT_BYTES: i64 = 4 * WAL_BYTES as i64;
 
 /// Where the thread is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +77,7 @@ impl Checkpointer {
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || moving.run(&own, &wakes));
         let thread = thread.map_err(|_| rusqlite::Error::InvalidQuery)?;
         let after = shared.clone();
+        connection.pragma_update(None, "journal_size_limit", KEPT_BYTES)?;
         connection.wal_hook(Some(move |log: &mut Wal, pages| after.committed(log, pages)))?;
         Ok(Checkpointer { shared, thread: Some(thread) })
     }
@@ -259,6 +262,19 @@ mod tests {
         let before = bytes(&wal);
         (0..3).for_each(|_| filled(&connection, 1000).expect("written"));
         assert_eq!(bytes(&wal), before, "it is written from its start again");
+    }
+
+    #[test]
+    fn a_log_that_one_transaction_made_long_does_not_stay_so() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (mut connection, directory) = database(&dir);
+        let _checkpointer = Checkpointer::start(&mut connection, directory.clone()).expect("started");
+        filled(&connection, 20_000).expect("written");
+        let wal = directory.beside("-wal");
+        assert!(bytes(&wal) > KEPT_BYTES as u64);
+        start_anew(&connection, &directory).expect("nobody looks at it");
+        filled(&connection, 1).expect("written");
+        assert_eq!(bytes(&wal), KEPT_BYTES as u64);
     }
 
     #[test]
