@@ -154,7 +154,7 @@ async fn a_leader_whose_disk_rots_ends_rather_than_answer_and_comes_back_whole()
     }
     cluster.whole().await;
     let leader = cluster.leader().await;
-    rot(&cluster.data(leader), "messages", 1);
+    rot(&cluster.data(leader), "message_blocks", 1);
     // Read by a call or by the scrubbing, whichever comes first: what is answered is right.
     let mut inbox = bob.inbox_after(0);
     for number in 0..40 {

@@ -597,7 +597,7 @@ async fn a_page_that_flips_under_a_running_replica() {
     let (_disk, _, _) = SqliteDisk::open(directory.clone(), ReplicaId(2)).expect("opened");
     let readers = Readers::new(directory);
     readers.read(|state| state.applied()).await.expect("readable");
-    let messages = names.iter().rposition(|name| name == "messages").expect("there");
+    let messages = names.iter().rposition(|name| name == "message_blocks").expect("there");
     flip(&template.path.join("replica.db"), (messages * PAGE + 2000) as u64 * 8);
     let read = readers.read(|state| everything(state)).await;
     assert!(read.is_err(), "it was read without an error");

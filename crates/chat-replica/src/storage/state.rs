@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 /// How many different statements there are here, rounded up: for
 /// [`Connection::set_prepared_statement_cache_capacity`].
-pub const STATEMENTS: usize = 64;
+pub const STATEMENTS: usize = 80;
 
 /// Version 1 of the tables of the state.
 pub(crate) const STATE_SCHEMA: &str = "
