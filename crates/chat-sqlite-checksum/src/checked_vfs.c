@@ -15,8 +15,9 @@
 ** There is no memory mapping: it would go past xRead.
 **
 ** Pages of the database that are read one after the other in either direction are fetched several at a time, as the rows of a conversation and of
-** a mailbox are. What was fetched is used within the lock that it was read under, which in WAL mode is a transaction: no checkpoint writes a page that a
-** reader still takes from the database (https://sqlite.org/wal.html#concurrency), and whatever else changes the file comes through here, or after a lock.
+** a mailbox are. What was fetched is used within the lock that it was read under, which in WAL mode is a transaction: a checkpoint writes only pages that are
+** in the log up to where every reader began (https://sqlite.org/wal.html#concurrency), and these a reader takes from the log; so whatever else lies beside
+** them here, torn or old, is not asked for. All other changes of the file come through here, or after a lock.
 **
 ** A power cut within a checkpoint leaves pages torn that the log has whole; SQLite reads those from the log, and the next checkpoint writes them
 ** again. Only the header it reads from the database before it knows of the log: if its page is torn, it is taken from the log here.
@@ -167,11 +168,17 @@ static int read_fetched(CheckedFile *file, unsigned char *page, sqlite3_int64 of
     if (file->fetched == 0) file->fetched = malloc(NEAR * PAGE);
     if (file->fetched == 0) return 0;
     if (steps < 0) from = offset > (NEAR - 1) * PAGE ? offset - (NEAR - 1) * PAGE : 0;
-    int bytes = steps < 0 ? (int)(offset - from) + PAGE : NEAR * PAGE;
+    sqlite3_int64 bytes = steps < 0 ? offset - from + PAGE : NEAR * PAGE, size;
     file->fetched_bytes = 0;
-    if (inner->pMethods->xRead(inner, file->fetched, bytes, from) != SQLITE_OK) return 0;
+    int rc = inner->pMethods->xRead(inner, file->fetched, (int)bytes, from);
+    if (rc == SQLITE_IOERR_SHORT_READ && inner->pMethods->xFileSize(inner, &size) == SQLITE_OK && size - from < bytes) {
+      /* The file ends there. */
+      bytes = size - from - (size - from) % PAGE;
+      rc = offset + PAGE <= from + bytes ? SQLITE_OK : rc;
+    }
+    if (rc != SQLITE_OK) return 0;
     file->fetched_from = from;
-    file->fetched_bytes = bytes;
+    file->fetched_bytes = (int)bytes;
   }
   memcpy(page, file->fetched + (offset - file->fetched_from), PAGE);
   return 1;

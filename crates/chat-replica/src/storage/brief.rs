@@ -7,7 +7,7 @@
 //! That what was put together is what was appended is not taken on trust: the chain's hash tells (`chain`). Where a message is gone, so is the
 //! entry, and a peer has it.
 
-use super::messages::{FROM, Following, Stored};
+use super::messages::{self, Following, Stored};
 use super::state::{corrupt, int};
 use bytes::Bytes;
 use chat_core::{Applied, Command, MessageId, Outcome};
@@ -99,7 +99,7 @@ pub(super) fn whole(connection: &Connection, stored: Vec<u8>) -> Result<Bytes> {
     let Some((&BRIEF, mut rest)) = stored.split_first() else { return Ok(stored.into()) };
     let (mut next, head): (u64, usize) = take(&mut rest)?;
     let mut whole = cut(&mut rest, head)?.to_vec();
-    let (mut statement, mut discarded) = (connection.prepare_cached(FROM)?, connection.prepare_cached(DISCARDED)?);
+    let (mut statement, mut discarded) = (messages::from(connection)?, connection.prepare_cached(DISCARDED)?);
     // The messages of an entry are neighbours: its first is looked up, and the others follow.
     let mut messages = Following::new(&mut statement, next)?;
     // The first of those that have not been used.
@@ -371,6 +371,30 @@ mod tests {
         let (disk, _, found) = SqliteDisk::open(directory.clone(), ID).expect("salvaged");
         assert!(directory.beside(".damaged-1").exists());
         assert_eq!((found.impaired_until, found.log.last), (None, 4), "the bit was turned back");
+        assert!(disk.read(1, usize::MAX) == entries);
+    }
+
+    /// Rot is found by whoever reads it, and a newer version may be the first to start after that: what it salvages was not brought up to date.
+    #[test]
+    fn what_an_earlier_version_left_damaged_keeps_its_log() {
+        let Written { _dir, directory, disk, entries } = written();
+        drop(disk);
+        let database = crate::storage::disk::connect(&directory.database(), rusqlite::OpenFlags::default());
+        let database = database.expect("opened");
+        let earlier = "CREATE TABLE messages (id INTEGER PRIMARY KEY, recipient INTEGER NOT NULL, seq INTEGER NOT NULL,
+            sender INTEGER NOT NULL, sent_at INTEGER NOT NULL, text TEXT NOT NULL) STRICT; PRAGMA user_version = 12;";
+        database.execute_batch(earlier).expect("made");
+        let insert = "INSERT INTO messages (id, recipient, seq, sender, sent_at, text) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let move_back = |Stored { id, to, seq, from, sent_at, text }: Stored<'_>| {
+            database.execute(insert, (int(id), int(to), int(seq), int(from), sent_at, text)).map(drop)
+        };
+        crate::storage::state::SqliteState::new(&database).messages().for_each(move_back).expect("moved");
+        database.execute_batch("DROP TABLE message_blocks; PRAGMA wal_checkpoint(TRUNCATE)").expect("dropped");
+        drop(database);
+        std::fs::write(directory.beside(chat_sqlite_checksum::DAMAGE_SUFFIX), "a page of postings").expect("noted");
+        let (disk, _, found) = SqliteDisk::open(directory.clone(), ID).expect("salvaged");
+        assert!(directory.beside(".damaged-1").exists());
+        assert_eq!((found.impaired_until, found.log.last), (None, 4));
         assert!(disk.read(1, usize::MAX) == entries);
     }
 

@@ -248,7 +248,13 @@ fn copy_entries(old: &Connection, new: &Connection, copied: &mut Copied) -> Resu
             }
             Err(error) => Err(error),
         };
-        let Ok(entry) = entry else { return Ok(()) };
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => {
+                tracing::error!(%error, after = copied.last, "the log cannot be read any further");
+                return Ok(());
+            }
+        };
         if entry.index != copied.last + 1 || !entry.follows(copied.hash) {
             return Ok(());
         }

@@ -6,7 +6,7 @@
 //! What grows with history is appended to: messages by id, in `messages`. Where those of a mailbox and of a conversation are is in `postings`, and what
 //! requests have done in `requests`. The names of both ends of a message, and whether its sender is gone, are looked up when it is read.
 
-use super::messages::{Messages, Stored};
+use super::messages::{self, Messages, Stored};
 use super::postings::{Place, Postings};
 use super::requests::{self, Entry, Requests};
 use chat_core::{
@@ -274,7 +274,7 @@ impl Read for SqliteState<'_> {
         let accounts = accounts.query_map([], |row| number(row, 0))?;
         self.each_with_marks(accounts, |account, marks| visit(Row::Mailbox { account, marks }))?;
         self.messages().for_each(|Stored { id, seq, from, to, text, sent_at }| {
-            let text = MessageText::new(text).map_err(|error| corrupt(1, Type::Text, error))?;
+            let text = MessageText::new(text).map_err(|error| corrupt(messages::COLUMN, Type::Text, error))?;
             let (id, from, to, sent_at) = (MessageId(id), AccountId(from), AccountId(to), Timestamp(sent_at));
             visit(Row::Message { id, seq, from, to, text: &text, sent_at });
             Ok(())
@@ -409,9 +409,9 @@ fn session(row: &rusqlite::Row<'_>) -> Result<Session> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ahead;
     use super::super::postings::{BELOW, Index};
     use super::super::requests::{AFTER, AT};
-    use super::super::{ahead, messages};
     use super::*;
 
     #[test]

@@ -12,11 +12,11 @@ use crate::storage::varint::{put, put_signed, take, take_signed};
 use chat_core::MessageText;
 use rusqlite::Result;
 
-/// No block is longer, unless one message is, so that a row of the table has one page of 4096 bytes, and fills it: SQLite puts 4053 bytes of a row there,
+/// No block is longer, unless it is a single message, so that its row has one page of 4096 bytes, and fills it: SQLite puts 4053 bytes of a row there,
 /// and 4 of them are the row's header.
 pub(super) const BYTES: usize = 4049;
 /// The column of the block.
-pub(super) const COLUMN: usize = 1;
+pub(in crate::storage) const COLUMN: usize = 1;
 
 /// A message as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,8 @@ impl Block {
         while let Some(entry) = walk.next(bytes)? {
             last = Some(entry.id);
         }
+        // None is kept that has no messages.
+        let last = Some(last.ok_or_else(|| undecodable(COLUMN))?);
         Ok(Block { first, bytes: bytes.to_vec(), base: walk.base, last, numbers: Vec::new() })
     }
 
@@ -72,7 +74,7 @@ impl Block {
         self.last
     }
 
-    /// Adds a message, whose id is higher than all before. Whether there was room.
+    /// Adds a message, whose id is higher than all before. Whether there was room, as there is for one in any case.
     pub fn push(&mut self, message: &Stored<'_>) -> bool {
         let Stored { id, to, seq, from, sent_at, text } = *message;
         self.numbers.clear();
@@ -120,9 +122,9 @@ impl Walk {
         Ok(Walk { at: bytes.len() - rest.len(), base, before: first, is_begun: false })
     }
 
-    /// A block for some of its messages: they take no more room than they did, so there is enough.
-    pub fn same_base(&self, first: u64) -> Block {
-        Block::new(first, self.base)
+    /// The time that those of all messages are counted from.
+    pub fn base(&self) -> i64 {
+        self.base
     }
 
     /// The next message of the same bytes. `None`: there are no more.
@@ -230,6 +232,10 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(first in any::<u64>(), bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            if let Ok(mut block) = Block::of(first, &bytes) {
+                let id = block.last().expect("it has messages").saturating_add(1);
+                block.push(&Stored { id, to: 1, seq: 1, from: 1, sent_at: i64::MIN, text: "x" });
+            }
             let Ok(mut walk) = Walk::new(first, &bytes) else { return Ok(()) };
             let mut last = None;
             while let Ok(Some(entry)) = walk.next(&bytes) {

@@ -2,21 +2,22 @@
 //!
 //! A row is a block of some 28 short messages, as many as a page of the database holds (`block`), and its key is the lowest id that belongs in it. Messages
 //! only come at the end: of each batch that the database takes in, the first fill the last block, and the others make new ones. Where they are by
-//! mailbox and by conversation is in `postings`. None changes; those that nobody had received when their recipient was deleted are removed.
+//! mailbox and by conversation is in `postings`. No message changes; those that nobody had received when their recipient was deleted are removed.
 
 mod block;
 mod read;
 #[cfg(test)]
 mod tests;
 
-pub(super) use block::Stored;
+pub(super) use block::{COLUMN, Stored};
 pub(crate) use read::Found;
 
 use super::brief;
+use super::log_table::undecodable;
 use super::state::{corrupt, int, number};
-use block::{Block, COLUMN, Walk};
+use block::{Block, Walk};
 use rusqlite::types::Type;
-use rusqlite::{Connection, Error, Result, Row, Rows, Statement, ffi};
+use rusqlite::{CachedStatement, Connection, Error, Result, Row, Rows, Statement, ffi};
 use std::ops::ControlFlow;
 
 /// Version 13 of the table.
@@ -64,6 +65,7 @@ impl<'c> Messages<'c> {
         mut ids: &[u64],
         mut visit: impl FnMut(Stored<'_>) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
+        debug_assert!(ids.is_sorted_by(|a, b| a > b), "they descend");
         let mut statement = self.connection.prepare_cached(AT)?;
         while let Some(highest) = ids.first() {
             let mut rows = statement.query([int(*highest)])?;
@@ -95,7 +97,7 @@ impl<'c> Messages<'c> {
     /// # Errors
     /// SQLite's own, damage, and those of `visit`.
     pub(super) fn for_each(self, mut visit: impl FnMut(Stored<'_>) -> Result<()>) -> Result<()> {
-        let mut statement = self.connection.prepare_cached(FROM)?;
+        let mut statement = from(self.connection)?;
         let mut following = Following::new(&mut statement, 0)?;
         while let Some(message) = following.next()? {
             visit(message)?;
@@ -108,18 +110,22 @@ impl<'c> Messages<'c> {
     /// # Errors
     /// SQLite's own; damage, as it is if one of them is not there; and those of `visit`.
     pub(super) fn remove(self, mut ids: &[u64], mut visit: impl FnMut(Stored<'_>) -> Result<()>) -> Result<()> {
+        debug_assert!(ids.is_sorted_by(|a, b| a > b), "they descend");
         while let Some(highest) = ids.first() {
             let (first, bytes) = self.at(*highest)?.ok_or_else(|| brief::lost(*highest))?;
             let here = ids.partition_point(|id| *id >= first);
             let mut gone = ids[..here].iter().rev().copied().peekable();
             let mut walk = Walk::new(first, &bytes)?;
-            let mut left = walk.same_base(first);
+            let mut left = Block::new(first, walk.base());
             while let Some(entry) = walk.next(&bytes)? {
                 let message = entry.message()?;
                 if gone.next_if_eq(&message.id).is_some() {
                     visit(message)?;
                 } else {
-                    left.push(&message);
+                    // It takes no more room than it did, unless the block was none that a batch has made.
+                    if !left.push(&message) {
+                        return Err(undecodable(COLUMN));
+                    }
                 }
             }
             if let Some(missing) = gone.next() {
@@ -193,9 +199,22 @@ impl End<'_> {
     }
 }
 
+/// The same in a database of versions before 13: whoever salvages one reads it as it is.
+const SINGLE: &str = "SELECT id, recipient, seq, sender, sent_at, text FROM messages WHERE id >= ?1 ORDER BY id";
+
+/// What [`Following`] reads by.
+///
+/// # Errors
+/// SQLite's own.
+pub(super) fn from(connection: &Connection) -> Result<CachedStatement<'_>> {
+    connection.prepare_cached(FROM).or_else(|error| connection.prepare_cached(SINGLE).map_err(|_| error))
+}
+
 /// Messages one after the other, by ascending ids.
 pub(super) struct Following<'s> {
     rows: Rows<'s>,
+    /// Each row is one message, as in versions before 13.
+    are_single: bool,
     /// All below it are left out.
     from: u64,
     bytes: Vec<u8>,
@@ -203,12 +222,13 @@ pub(super) struct Following<'s> {
 }
 
 impl<'s> Following<'s> {
-    /// From an id on, by the statement [`FROM`].
+    /// From an id on, by the statement that [`from`] has prepared.
     ///
     /// # Errors
     /// SQLite's own.
     pub fn new(statement: &'s mut Statement<'_>, from: u64) -> Result<Self> {
-        Ok(Following { rows: statement.query([int(from)])?, from, bytes: Vec::new(), walk: None })
+        let are_single = statement.column_count() > COLUMN + 1;
+        Ok(Following { rows: statement.query([int(from)])?, are_single, from, bytes: Vec::new(), walk: None })
     }
 
     /// The next one. `None`: there are no more.
@@ -227,9 +247,18 @@ impl<'s> Following<'s> {
                 continue;
             }
             let Some(row) = self.rows.next()? else { return Ok(None) };
-            let (first, bytes) = block(row)?;
-            self.bytes.clear();
-            self.bytes.extend_from_slice(bytes);
+            let first = if self.are_single {
+                let message = single(row)?;
+                let mut block = Block::new(message.id, message.sent_at);
+                block.push(&message);
+                self.bytes = block.bytes;
+                message.id
+            } else {
+                let (first, bytes) = block(row)?;
+                self.bytes.clear();
+                self.bytes.extend_from_slice(bytes);
+                first
+            };
             self.walk = Some(Walk::new(first, &self.bytes)?);
         }
         let Some(walk) = &mut self.walk else { return Ok(None) };
@@ -243,6 +272,13 @@ fn block<'r>(row: &'r Row<'_>) -> Result<(u64, &'r [u8])> {
     Ok((number(row, 0)?, bytes))
 }
 
+/// A row's message, in versions before 13.
+fn single<'r>(row: &'r Row<'_>) -> Result<Stored<'r>> {
+    let text = row.get_ref(5)?.as_str().map_err(|error| corrupt(5, Type::Text, error))?;
+    let [id, to, seq, from] = [number(row, 0)?, number(row, 1)?, number(row, 2)?, number(row, 3)?];
+    Ok(Stored { id, to, seq, from, sent_at: row.get(4)?, text })
+}
+
 /// Makes the blocks of a database of an earlier version, from its table of single messages, and removes that.
 ///
 /// # Errors
@@ -251,13 +287,10 @@ pub(super) fn build(connection: &Connection) -> Result<()> {
     connection.execute_batch(MESSAGES_SCHEMA)?;
     {
         let mut end = Messages::new(connection).end()?;
-        let sql = "SELECT id, recipient, seq, sender, sent_at, text FROM messages ORDER BY id";
-        let mut statement = connection.prepare(sql)?;
-        let mut rows = statement.query([])?;
+        let mut statement = connection.prepare(SINGLE)?;
+        let mut rows = statement.query([0])?;
         while let Some(row) = rows.next()? {
-            let text = row.get_ref(5)?.as_str().map_err(|error| corrupt(5, Type::Text, error))?;
-            let [id, to, seq, from] = [number(row, 0)?, number(row, 1)?, number(row, 2)?, number(row, 3)?];
-            end.push(&Stored { id, to, seq, from, sent_at: row.get(4)?, text })?;
+            end.push(&single(row)?)?;
         }
         end.finish()?;
     }

@@ -10,7 +10,7 @@ const BLOCKS: usize = 12;
 const POSTINGS: usize = 430;
 /// Postings of both indexes that are moved with each message that comes in. Each goes through five or six runs in a life.
 const PER_MESSAGE: usize = 16;
-/// And so many with each batch. A small batch is written within a turn, and everybody waits for it.
+/// And so many with each batch. A small batch is written within a turn, and everybody waits for it; a slice is a block of each run at least, some thousands more.
 const PER_BATCH: usize = 1024;
 
 /// The next blocks of a run.
