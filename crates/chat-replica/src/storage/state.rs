@@ -10,8 +10,8 @@ use super::messages::{self, Messages, Stored};
 use super::postings::{Place, Postings};
 use super::requests::{self, Entry, Requests};
 use chat_core::{
-    Account, AccountId, Counters, DisplayName, Lookup, Marks, Message, MessageId, MessageText, PasswordHash, Pattern,
-    Read, RequestKey, RequestRecord, Row, Scope, Session, Store, Timestamp, TokenHash, Username,
+    Account, AccountId, Counters, DisplayName, Lookup, Marks, Message, MessageId, PasswordHash, Pattern, Read,
+    RequestKey, RequestRecord, Row, Scope, Session, Store, Timestamp, TokenHash, Username,
 };
 use rusqlite::types::Type;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Result};
@@ -274,7 +274,7 @@ impl Read for SqliteState<'_> {
         let accounts = accounts.query_map([], |row| number(row, 0))?;
         self.each_with_marks(accounts, |account, marks| visit(Row::Mailbox { account, marks }))?;
         self.messages().for_each(|Stored { id, seq, from, to, text, sent_at }| {
-            let text = MessageText::new(text).map_err(|error| corrupt(messages::COLUMN, Type::Text, error))?;
+            let text = messages::text(text)?;
             let (id, from, to, sent_at) = (MessageId(id), AccountId(from), AccountId(to), Timestamp(sent_at));
             visit(Row::Message { id, seq, from, to, text: &text, sent_at });
             Ok(())

@@ -9,13 +9,14 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-pub(super) use block::{COLUMN, Stored};
+pub(super) use block::Stored;
 pub(crate) use read::Found;
+pub(super) use read::text;
 
 use super::brief;
 use super::log_table::undecodable;
 use super::state::{corrupt, int, number};
-use block::{Block, Walk};
+use block::{Block, COLUMN, Walk};
 use rusqlite::types::Type;
 use rusqlite::{CachedStatement, Connection, Error, Result, Row, Rows, Statement, ffi};
 use std::ops::ControlFlow;
@@ -121,11 +122,9 @@ impl<'c> Messages<'c> {
                 let message = entry.message()?;
                 if gone.next_if_eq(&message.id).is_some() {
                     visit(message)?;
-                } else {
+                } else if !left.push(&message) {
                     // It takes no more room than it did, unless the block was none that a batch has made.
-                    if !left.push(&message) {
-                        return Err(undecodable(COLUMN));
-                    }
+                    return Err(undecodable(COLUMN));
                 }
             }
             if let Some(missing) = gone.next() {

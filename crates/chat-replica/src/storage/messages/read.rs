@@ -124,7 +124,7 @@ fn party(account: &Account) -> Party {
 }
 
 /// A copy of a text.
-fn text(text: &str) -> Result<MessageText> {
+pub(in crate::storage) fn text(text: &str) -> Result<MessageText> {
     MessageText::new(text).map_err(|error| corrupt(super::COLUMN, Type::Text, error))
 }
 
