@@ -98,6 +98,8 @@ fn decode(mut from: &[u8]) -> Result<Page, Broken> {
                 page.messages.push(message(bytes, &mut names)?);
             }
             2 => encoding::bool::merge(wire_type, &mut page.more, &mut from, DecodeContext::default())?,
+            // Of use to who asks a backup; what is of another type there is no page all the same.
+            3 => encoding::uint64::merge(wire_type, &mut 0, &mut from, DecodeContext::default())?,
             _ => encoding::skip_field(wire_type, field, &mut from, DecodeContext::default())?,
         }
     }
@@ -196,6 +198,25 @@ mod tests {
                 (Err(_), Err(_)) => {}
                 (found, wanted) => prop_assert!(false, "{:?} where prost says {:?}", found, wanted),
             }
+        }
+    }
+
+    #[test]
+    fn a_field_of_another_type_is_refused() {
+        let response = v1::HistoryResponse { messages: vec![v1::Message::default()], more: true, applied_index: 0 };
+        for field in 1..=3 {
+            // Four bytes, which is the type of none.
+            let mut bytes = response.encode_to_vec();
+            bytes.push(field << 3 | 5);
+            bytes.extend([0; 4]);
+            assert!(v1::HistoryResponse::decode(bytes.as_slice()).is_err(), "prost takes field {field}");
+            assert!(decode(&bytes).is_err(), "field {field} is taken");
+        }
+        for field in 1..=7 {
+            let mut bytes = vec![10, 5, field << 3 | 5];
+            bytes.extend([0; 4]);
+            assert!(v1::HistoryResponse::decode(bytes.as_slice()).is_err(), "prost takes field {field} of a message");
+            assert!(decode(&bytes).is_err(), "field {field} of a message is taken");
         }
     }
 
