@@ -36,6 +36,12 @@ pub(super) const AT: &str = "SELECT first, messages FROM message_blocks WHERE fi
 pub(super) const FROM: &str = "SELECT first, messages FROM message_blocks
     WHERE first >= (SELECT coalesce(max(first), 0) FROM message_blocks WHERE first <= ?1) ORDER BY first";
 
+/// A message whose id is so far from the block at hand is come to from there, block by block; one that is further away is looked up, from the root down. Two or
+/// three blocks of short messages have so many.
+const NEAR: u64 = 64;
+/// After so many blocks that nobody wants it is looked up all the same: these messages are long.
+const IN_VAIN: u32 = 3;
+
 /// All messages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Messages<'c> {
@@ -70,25 +76,20 @@ impl<'c> Messages<'c> {
         let mut statement = self.connection.prepare_cached(AT)?;
         while let Some(highest) = ids.first() {
             let mut rows = statement.query([int(*highest)])?;
-            let Some(row) = rows.next()? else { break };
-            let (first, bytes) = block(row)?;
-            let here = ids.partition_point(|id| *id >= first);
-            let (mut walk, mut found) = (Walk::new(first, bytes)?, Vec::with_capacity(here));
-            let mut wanted = ids[..here].iter().rev().copied().peekable();
-            while wanted.peek().is_some()
-                && let Some(entry) = walk.next(bytes)?
-            {
-                while wanted.next_if(|id| *id < entry.id).is_some() {}
-                if wanted.next_if_eq(&entry.id).is_some() {
-                    found.push(entry);
-                }
-            }
-            for entry in found.into_iter().rev() {
-                if visit(entry.message()?)?.is_break() {
+            let mut in_vain = 0;
+            loop {
+                let Some(row) = rows.next()? else { return Ok(ControlFlow::Continue(())) };
+                let (first, bytes) = block(row)?;
+                let (here, before) = ids.split_at(ids.partition_point(|id| *id >= first));
+                if show_back(here, first, bytes, &mut visit)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
+                ids = before;
+                in_vain = if here.is_empty() { in_vain + 1 } else { 0 };
+                if in_vain == IN_VAIN || ids.first().is_none_or(|next| first - next > NEAR) {
+                    break;
+                }
             }
-            ids = &ids[here..];
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -158,6 +159,31 @@ impl<'c> Messages<'c> {
     fn write(self, sql: &str, first: u64, bytes: &[u8]) -> Result<()> {
         self.connection.prepare_cached(sql)?.execute((int(first), bytes)).map(drop)
     }
+}
+
+/// Shows those of these messages that are in a block, the highest id first, which is the order of `ids`.
+fn show_back(
+    ids: &[u64],
+    first: u64,
+    bytes: &[u8],
+    visit: &mut impl FnMut(Stored<'_>) -> Result<ControlFlow<()>>,
+) -> Result<ControlFlow<()>> {
+    let (mut walk, mut found) = (Walk::new(first, bytes)?, Vec::with_capacity(ids.len()));
+    let mut wanted = ids.iter().rev().copied().peekable();
+    while wanted.peek().is_some()
+        && let Some(entry) = walk.next(bytes)?
+    {
+        while wanted.next_if(|id| *id < entry.id).is_some() {}
+        if wanted.next_if_eq(&entry.id).is_some() {
+            found.push(entry);
+        }
+    }
+    for entry in found.into_iter().rev() {
+        if visit(entry.message()?)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
 }
 
 const INSERT: &str = "INSERT INTO message_blocks (first, messages) VALUES (?1, ?2)";

@@ -4,6 +4,7 @@ use super::Posting;
 use crate::storage::varint::{self, put, put_signed, take, take_signed};
 use rusqlite::Error;
 use rusqlite::types::Type;
+use std::ops::ControlFlow;
 
 /// No block has more bytes beside its key, so that a row has one page of 4096 bytes, and fills it: SQLite puts 4053 bytes of a row there, and up to 40 of
 /// them are the row's header, its run, and where it begins.
@@ -67,14 +68,37 @@ fn taken(before: Posting, (further, y, z): Step) -> Option<Posting> {
 ///
 /// # Errors
 /// If the bytes are none that [`encode`] made.
-pub(super) fn decode(first: Posting, mut rest: &[u8], to: &mut Vec<Posting>) -> Result<(), Error> {
-    let mut before = first;
+pub(super) fn decode(first: Posting, rest: &[u8], to: &mut Vec<Posting>) -> Result<(), Error> {
     to.reserve(1 + rest.len() / SHORTEST);
-    to.push(first);
-    while !rest.is_empty() {
+    each(first, rest, |posting| {
+        to.push(posting);
+        ControlFlow::Continue(())
+    })
+}
+
+/// Visits the postings of a block, which ascend, for as long as `visit` wants more.
+///
+/// # Errors
+/// If the bytes up to there are none that [`encode`] made.
+#[inline]
+pub(super) fn each(
+    first: Posting,
+    mut rest: &[u8],
+    mut visit: impl FnMut(Posting) -> ControlFlow<()>,
+) -> Result<(), Error> {
+    let mut posting = first;
+    while visit(posting).is_continue() && !rest.is_empty() {
+        // In a long conversation most are like the one before, but for an id that is a little higher.
+        if let &[0, 0, twice, ref behind @ ..] = rest
+            && matches!(twice, 2..0x80)
+            && twice % 2 == 0
+            && let Some(id) = posting[2].checked_add(u64::from(twice / 2))
+        {
+            (posting[2], rest) = (id, behind);
+            continue;
+        }
         let step = next(&mut rest).ok_or_else(|| damaged("a posting that ends nowhere".into()))?;
-        before = taken(before, step).ok_or_else(|| damaged("postings that do not ascend".into()))?;
-        to.push(before);
+        posting = taken(posting, step).ok_or_else(|| damaged("postings that do not ascend".into()))?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Looking up where messages are.
 
-use super::{Index, Posting, Postings, key, read};
+use super::{Index, Posting, Postings, block, key, stored};
 use crate::storage::state::{int, number};
 use rusqlite::Result;
 use std::ops::ControlFlow;
@@ -34,17 +34,16 @@ impl Postings<'_> {
     fn ascending(self, run: u64, from: Posting, limit: usize) -> Result<Vec<Posting>> {
         let mut statement = self.connection.prepare_cached(Index::Mailboxes.forwards())?;
         let mut rows = statement.query(key(run, self.floor(Index::Mailboxes, run, from)?))?;
-        let (mut page, mut block) = (Vec::new(), Vec::new());
-        while page.len() < limit
-            && let Some(row) = rows.next()?
-        {
-            block.clear();
-            read(row, &mut block)?;
-            let wanted = block.iter().skip_while(|posting| **posting < from);
-            page.extend(wanted.take_while(|[account, ..]| *account == from[0]).take(limit - page.len()));
-            if block.last().is_some_and(|[account, ..]| *account > from[0]) {
-                break;
-            }
+        let (mut page, mut is_whole) = (Vec::new(), limit == 0);
+        while !is_whole && let Some(row) = rows.next()? {
+            let (first, rest) = stored(row)?;
+            block::each(first, rest, |posting| {
+                if posting >= from {
+                    is_whole = posting[0] > from[0] || page.len() == limit;
+                    page.extend((!is_whole).then_some(posting));
+                }
+                if is_whole { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
         }
         Ok(page)
     }
@@ -62,16 +61,23 @@ impl Postings<'_> {
         let mut statement = self.connection.prepare_cached(BELOW)?;
         let mut runs = statement.query([int(before)])?;
         let (begin, end) = ([low, high, 0], [low, high, before]);
-        let mut block = Vec::new();
+        let mut ids = Vec::new();
         while let Some(run) = runs.next()? {
             let mut statement = self.connection.prepare_cached(Index::Conversations.backwards())?;
             let mut rows = statement.query(key(number(run, 0)?, end))?;
             while let Some(row) = rows.next()? {
-                block.clear();
-                let first = read(row, &mut block)?;
-                let wanted = &block[block.partition_point(|posting| *posting < begin)..];
-                let wanted = &wanted[..wanted.partition_point(|posting| *posting < end)];
-                for [_, _, id] in wanted.iter().rev() {
+                ids.clear();
+                let (first, rest) = stored(row)?;
+                block::each(first, rest, |posting| {
+                    let [x, y, id] = posting;
+                    // Most that are come to are.
+                    let is_wanted = x == low && y == high && id < before;
+                    if is_wanted {
+                        ids.push(id);
+                    }
+                    if is_wanted || posting < begin { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                })?;
+                for id in ids.iter().rev() {
                     if visit(*id)?.is_break() {
                         return Ok(());
                     }

@@ -202,9 +202,14 @@ fn key(run: u64, [x, y, z]: Posting) -> [i64; 4] {
 
 /// Adds the postings of a row's block, and returns the first.
 fn read(row: &Row<'_>, to: &mut Vec<Posting>) -> Result<Posting> {
-    let number = |column| super::state::number(row, column);
-    let first = [number(0)?, number(1)?, number(2)?];
-    let rest = row.get_ref(3)?.as_blob().map_err(|error| block::damaged(Box::new(error)))?;
+    let (first, rest) = stored(row)?;
     block::decode(first, rest, to)?;
     Ok(first)
+}
+
+/// A row's block: its first posting, and the others as they are stored.
+fn stored<'r>(row: &'r Row<'_>) -> Result<(Posting, &'r [u8])> {
+    let number = |column| super::state::number(row, column);
+    let rest = row.get_ref(3)?.as_blob().map_err(|error| block::damaged(Box::new(error)))?;
+    Ok(([number(0)?, number(1)?, number(2)?], rest))
 }
