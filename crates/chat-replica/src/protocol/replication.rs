@@ -77,7 +77,8 @@ impl Progress {
     }
 
     fn acknowledged(&mut self, matched: u64, now: Time) {
-        self.probing = false;
+        // The answer to what went out before we knew where to look does not say whether the logs meet there.
+        self.probing &= matched + 1 < self.next;
         if matched <= self.matched {
             return;
         }
@@ -162,7 +163,8 @@ impl Replica {
         let Some(progress) = primary.progress.get_mut(&from.id).filter(|progress| progress.member == from) else {
             return;
         };
-        progress.active_at = Some(now);
+        // What is due stays so: this may be the answer to something earlier.
+        progress.active_at = progress.active_at.map(|_| now);
         if conflict {
             progress.refused(matched, now, retry);
         } else {

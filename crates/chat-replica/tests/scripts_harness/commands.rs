@@ -94,10 +94,18 @@ impl World {
     }
 
     fn resume(&mut self, args: &[&str]) -> Done {
-        each(args, |id| {
-            self.process(id)?.paused = false;
-            self.take_inputs(id)
-        })?;
+        if let [id, "in", "one", "turn"] = args {
+            let id = number(id)?;
+            let process = self.process(id)?;
+            process.paused = false;
+            let queued: Vec<Input> = process.inbox.drain(..).collect();
+            self.turn(id, queued)?;
+        } else {
+            each(args, |id| {
+                self.process(id)?.paused = false;
+                self.take_inputs(id)
+            })?;
+        }
         self.connect()
     }
 
@@ -109,7 +117,8 @@ impl World {
         }
         // Spaces make them large; they are not printed.
         let width = if args.get(1) == Some(&"large") { LARGE } else { 0 };
-        for batch in batches {
+        let times = args.get(1).and_then(|arg| arg.strip_prefix('x')).map_or(Ok(1), number)?;
+        for batch in batches.repeat(times) {
             let process = self.process(id)?;
             let why = match process.replica.accepts() {
                 Ok(()) => {

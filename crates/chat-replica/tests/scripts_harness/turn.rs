@@ -19,17 +19,23 @@ impl World {
         while let Some(host) = self.hosts.get_mut(&id) {
             let Some(process) = host.process.as_mut().filter(|p| !p.paused && p.syncing.is_none()) else { break };
             let Some(input) = process.inbox.pop_front() else { break };
-            let effects = process.replica.step(Time(self.now), [input], &host.disk);
-            process.wake = process.replica.wake_at().0.max(self.now + 10);
-            let ends = self.tell(id, &effects)?;
-            self.send(id, &effects.send)?;
-            self.check(id)?;
-            self.sync(id, effects)?;
-            if let Some(why) = ends {
-                self.end(id, why)?;
-            }
+            self.turn(id, [input])?;
         }
         Ok(())
+    }
+
+    /// One turn, for all these inputs.
+    pub fn turn(&mut self, id: u32, inputs: impl IntoIterator<Item = Input>) -> Done {
+        let now = Time(self.now);
+        let host = self.host(id)?;
+        let Some(process) = &mut host.process else { return Ok(()) };
+        let effects = process.replica.step(now, inputs, &host.disk);
+        process.wake = process.replica.wake_at().0.max(now.0 + 10);
+        let ends = self.tell(id, &effects)?;
+        self.send(id, &effects.send)?;
+        self.check(id)?;
+        self.sync(id, effects)?;
+        ends.map_or(Ok(()), |why| self.end(id, why))
     }
 
     fn send(&mut self, id: u32, envelopes: &[Envelope]) -> Done {
