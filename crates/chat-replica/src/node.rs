@@ -111,6 +111,20 @@ pub struct Node<D> {
 const APPLY_BYTES: usize = 1 << 20;
 /// And so many where the log comes first: for one that is not in the view yet, and for a backup whose primary waits for it to hold what it was sent.
 const APPLY_BYTES_BESIDE_THE_LOG: usize = 64 << 10;
+/// Entries are read in portions of so many bytes, about.
+const PORTION: usize = 32 << 10;
+/// Nobody waits for what a backup carries out, but for its answer to what comes meanwhile: after so long it looks. Where every message looks up
+/// somebody on a disk that was not read for long, a megabyte took a third of a second.
+const APPLY_FOR: Duration = Duration::from_millis(5);
+/// And after so long where the log comes first.
+const APPLY_FOR_BESIDE_THE_LOG: Duration = Duration::from_millis(1);
+
+/// How much of what has committed a turn carries out: some in any case, then more until that takes too long.
+struct Share {
+    least: usize,
+    most: usize,
+    time: Duration,
+}
 /// What was carried out waits so long at most until it is visible, if nobody wants to see it: what comes meanwhile is written together.
 const HIDDEN_FOR: Duration = Duration::from_millis(250);
 
@@ -201,7 +215,7 @@ impl<D: Disk> Node<D> {
         let apply_first = !sync || self.replica.serving().is_some();
         self.disk.set_committed(self.replica.committed());
         if apply_first {
-            self.apply_committed(&effects.persist, out)?;
+            self.apply_committed(&effects.persist, clock, out)?;
         }
         let mut synced = None;
         if sync {
@@ -221,7 +235,7 @@ impl<D: Disk> Node<D> {
         out.flush();
         reach(Point::AfterPromises);
         if !apply_first {
-            self.apply_committed(&effects.persist, out)?;
+            self.apply_committed(&effects.persist, clock, out)?;
             self.disk.commit()?;
         }
         self.show_if_due(now)?;
@@ -249,32 +263,58 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
-    /// A primary answers what it carries out, and whoever has nothing to persist keeps nobody waiting. Others hold what they are sent first: what
-    /// they missed while they were away would take seconds. In the view they carry out more than comes, so they are never further behind than then.
-    fn how_much_to_apply(&self, persist: &[Persist]) -> usize {
+    /// A primary answers what it carries out. Others hold what they are sent first: what they missed while they were away would take seconds. In the
+    /// view they carry out more than comes, so they are never further behind than then.
+    fn share(&self, persist: &[Persist]) -> Share {
+        let most = self.apply_bytes;
+        if self.replica.serving().is_some() {
+            return Share { least: most, most, time: APPLY_FOR };
+        }
         let is_live = self.replica.is_live();
-        if is_live && (persist.is_empty() || self.replica.serving().is_some()) {
-            return self.apply_bytes;
+        let time = if persist.is_empty() { APPLY_FOR } else { APPLY_FOR_BESIDE_THE_LOG };
+        if is_live && persist.is_empty() {
+            return Share { least: 0, most, time };
         }
         let size = |what: &Persist| if let Persist::Append(entry) = what { entry.size() } else { 0 };
         let comes: usize = persist.iter().map(size).filter(|_| is_live).sum();
-        (2 * comes).max(APPLY_BYTES_BESIDE_THE_LOG).min(self.apply_bytes)
+        let least = (2 * comes).min(most);
+        Share { least, most: least.max(APPLY_BYTES_BESIDE_THE_LOG).min(most), time }
     }
 
     /// Only committed entries are applied (rule 1).
-    fn apply_committed(&mut self, persist: &[Persist], out: &mut dyn Outbox) -> Result<(), D::Error> {
-        let committed = self.replica.committed();
+    fn apply_committed(
+        &mut self,
+        persist: &[Persist],
+        clock: &dyn Fn() -> Time,
+        out: &mut dyn Outbox,
+    ) -> Result<(), D::Error> {
         if !self.can_apply() {
             return Ok(());
         }
-        let log = self.replica.log();
-        let mut entries = log.read(self.disk.applied() + 1, self.how_much_to_apply(persist), &self.disk);
+        let (Share { least, most, time }, begun) = (self.share(persist), clock());
+        let mut bytes = 0;
+        reach(Point::BeforeApply);
+        while bytes < most && self.can_apply() && (bytes <= least || clock().since(begun) < time) {
+            let applied = self.apply_portion((most - bytes).min(PORTION), out)?;
+            if applied == 0 {
+                break;
+            }
+            bytes += applied;
+        }
+        reach(Point::AfterAnswers);
+        Ok(())
+    }
+
+    /// Carries out the next entries of so many bytes, about, and returns how many they had.
+    fn apply_portion(&mut self, bytes: usize, out: &mut dyn Outbox) -> Result<usize, D::Error> {
+        let (committed, log) = (self.replica.committed(), self.replica.log());
+        let mut entries = log.read(self.disk.applied() + 1, bytes, &self.disk);
         // What this turn cuts back is still on the disk, where this comes first. Place and epoch together name an entry (rule 1), so they tell it apart.
         let sound = |entry: &Entry| entry.index <= committed && log.epoch_at(entry.index) == Some(entry.epoch);
         entries.truncate(entries.iter().take_while(|entry| sound(entry)).count());
         // A later view, proposed in this very turn perhaps, can name a learner that does not have these entries yet.
         let copies = self.replica.copies();
-        reach(Point::BeforeApply);
+        let mut applied = 0;
         for entry in &entries {
             if self.disk.is_overfull() {
                 break;
@@ -282,8 +322,8 @@ impl<D: Disk> Node<D> {
             let results = self.disk.apply(entry)?;
             reach(Point::AfterApply);
             out.applied(entry, results, copies);
+            applied += entry.size();
         }
-        reach(Point::AfterAnswers);
-        Ok(())
+        Ok(applied)
     }
 }

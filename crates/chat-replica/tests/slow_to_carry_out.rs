@@ -1,0 +1,169 @@
+//! A disk on which carrying out takes long: a backup goes on answering meanwhile, and falls no further behind.
+
+use chat_core::Applied;
+use chat_replica::node::{Disk, Node, Outbox};
+use chat_replica::protocol::*;
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// So long it takes to carry out an entry.
+const SLOW: Duration = Duration::from_millis(1);
+/// Bytes of an entry.
+const LARGE: usize = 16 << 10;
+const EPOCH: Epoch = Epoch { round: 1, replica: ReplicaId(1) };
+
+/// A log in memory, and a clock that goes on as entries are carried out.
+struct Slow {
+    log: Vec<Entry>,
+    applied: u64,
+    now: Rc<Cell<Time>>,
+}
+
+impl LogRead for Slow {
+    fn read(&self, from: u64, max_bytes: usize) -> Vec<Entry> {
+        let mut left = max_bytes;
+        let fits = |entry: &&Entry| {
+            let fits = entry.index == from || entry.size() <= left;
+            left = left.saturating_sub(entry.size());
+            fits
+        };
+        self.log.iter().filter(|entry| entry.index >= from).take_while(fits).cloned().collect()
+    }
+}
+
+impl Disk for Slow {
+    type Error = Infallible;
+
+    fn applied(&self) -> u64 {
+        self.applied
+    }
+    fn visible(&self) -> u64 {
+        self.applied
+    }
+    fn is_full(&self) -> bool {
+        false
+    }
+    fn apply(&mut self, entry: &Entry) -> Result<Vec<Applied>, Infallible> {
+        assert_eq!(entry.index, self.applied + 1, "in order");
+        self.applied = entry.index;
+        self.now.set(self.now.get().after(SLOW));
+        Ok(Vec::new())
+    }
+    fn persist(&mut self, what: &Persist) -> Result<(), Infallible> {
+        if let Persist::Append(entry) = what {
+            self.log.push(entry.clone());
+        }
+        Ok(())
+    }
+    fn set_committed(&mut self, _: u64) {}
+    fn commit(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+    fn show(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+struct Silent;
+
+impl Outbox for Silent {
+    fn send(&mut self, _: Envelope) {}
+    fn applied(&mut self, _: &Entry, _: Vec<Applied>, _: usize) {}
+    fn event(&mut self, event: Event) {
+        assert!(!matches!(event, Event::Fatal(_)), "{event:?}");
+    }
+}
+
+fn member(id: u32) -> Member {
+    Member { id: ReplicaId(id), disk: DiskId([id as u8; 16]), incarnation: Incarnation { count: 1, nonce: 1 } }
+}
+
+/// Replica 2, with a primary at the other end.
+struct Backup {
+    node: Node<Slow>,
+    now: Rc<Cell<Time>>,
+    last: Entry,
+}
+
+impl Backup {
+    /// Of a cluster of these replicas, with so many entries in its log after the first.
+    fn of(members: &[u32], entries: u64) -> Backup {
+        let members = members.iter().copied().map(member).collect();
+        let (cluster, view) = (ClusterId([7; 16]), View { epoch: EPOCH, primary: ReplicaId(1), members });
+        let founding = Entry::chained(ChainHash::default(), 1, EPOCH, Body::Founding { cluster, view });
+        let mut log = vec![founding];
+        (0..entries).for_each(|_| log.push(following(&log[log.len() - 1])));
+        let now = Rc::new(Cell::new(Time(1_000_000)));
+        let found = Recovered {
+            cluster: Some(cluster),
+            promised: EPOCH,
+            log: RecoveredLog::of(&log, 1),
+            deaths: Vec::new(),
+            known: Vec::new(),
+            impaired_until: None,
+        };
+        let config = Config::new(member(2), vec![ReplicaId(1), ReplicaId(3)], cluster, 1);
+        let last = log[log.len() - 1].clone();
+        let replica = Replica::new(config, found, now.get());
+        let node = Node::new(replica, Slow { log, applied: 1, now: now.clone() });
+        let mut backup = Backup { node, now, last };
+        backup.turn(Some(Input::SessionUp { session: 1, peer: member(1), outbound: false }));
+        backup
+    }
+
+    /// How much was carried out in it, and how long it took.
+    fn turn(&mut self, input: Option<Input>) -> (u64, Duration) {
+        let (applied, began, now) = (self.node.disk().applied, self.now.get(), self.now.clone());
+        self.node.turn(began, input, &move || now.get(), &mut Silent).expect("nothing fails");
+        (self.node.disk().applied - applied, self.now.get().since(began))
+    }
+
+    /// The primary sends so many entries more, and says that all have committed.
+    fn hears(&mut self, more: usize) -> (u64, Duration) {
+        let prev = Place { index: self.last.index, epoch: EPOCH };
+        let (prev_hash, mut entries) = (self.last.hash, Vec::new());
+        for _ in 0..more {
+            self.last = following(&self.last);
+            entries.push(self.last.clone());
+        }
+        let message = Message::Append(Append { epoch: EPOCH, prev, prev_hash, entries, committed: self.last.index });
+        let cluster = Some(ClusterId([7; 16]));
+        self.turn(Some(Input::Receive(Envelope { cluster, from: member(1), to: member(2), message })))
+    }
+}
+
+fn following(before: &Entry) -> Entry {
+    Entry::chained(before.hash, before.index + 1, EPOCH, Body::Commands(vec![0; LARGE].into()))
+}
+
+#[test]
+fn a_backup_looks_for_messages_between_what_it_carries_out() {
+    let mut backup = Backup::of(&[1, 2, 3], 100);
+    let (mut all, took) = backup.hears(0);
+    assert!(all > 0 && took < Duration::from_millis(10), "{all} entries in {took:?}");
+    while backup.node.is_behind() {
+        let (applied, took) = backup.turn(None);
+        assert!(applied > 0 && took < Duration::from_millis(10), "{applied} entries in {took:?}");
+        all += applied;
+    }
+    assert_eq!(all, 100);
+}
+
+#[test]
+fn a_backup_carries_out_twice_what_comes_however_long_that_takes() {
+    let mut backup = Backup::of(&[1, 2, 3], 100);
+    let (applied, _) = backup.hears(20);
+    assert!((40..50).contains(&applied), "{applied}");
+    // And little more than it must: the primary waits for its next answer.
+    let (applied, took) = backup.hears(1);
+    assert!(applied >= 2 && took < Duration::from_millis(5), "{applied} entries in {took:?}");
+}
+
+#[test]
+fn a_learner_gets_the_log_first() {
+    let mut learner = Backup::of(&[1, 3], 100);
+    let (applied, took) = learner.hears(20);
+    assert!(applied > 0 && took < Duration::from_millis(5), "{applied} entries in {took:?}");
+}
