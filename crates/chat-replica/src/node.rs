@@ -112,14 +112,14 @@ const APPLY_BYTES: usize = 1 << 20;
 /// And so many where the log comes first: for one that is not in the view yet, and for a backup whose primary waits for it to hold what it was sent.
 const APPLY_BYTES_BESIDE_THE_LOG: usize = 64 << 10;
 /// Entries are read in portions of so many bytes, about.
-const PORTION: usize = 8 << 10;
+const PORTION: usize = 32 << 10;
 /// Nobody waits for what a backup carries out, but for its answer to what comes meanwhile: after so long it looks. Where every message looks up
 /// somebody on a disk that was not read for long, a megabyte took a third of a second.
 const APPLY_FOR: Duration = Duration::from_millis(5);
 /// And after so long where the log comes first: what comes takes several looks at the network.
 const APPLY_FOR_BESIDE_THE_LOG: Duration = Duration::from_millis(1);
 
-/// How much of what has committed a turn carries out: some in any case, then more until that takes too long.
+/// How much of what has committed a turn carries out: so many bytes in any case, and a portion beyond them; then more until that takes too long.
 struct Share {
     least: usize,
     most: usize,
@@ -276,8 +276,8 @@ impl<D: Disk> Node<D> {
         }
         let size = |what: &Persist| if let Persist::Append(entry) = what { entry.size() } else { 0 };
         let comes: usize = persist.iter().map(size).filter(|_| is_live).sum();
-        let least = (2 * comes).min(most);
-        Share { least, most: least.max(APPLY_BYTES_BESIDE_THE_LOG).min(most), time: APPLY_FOR_BESIDE_THE_LOG }
+        let (least, most) = (2 * comes, most.min(APPLY_BYTES_BESIDE_THE_LOG));
+        Share { least, most: least.max(most), time: APPLY_FOR_BESIDE_THE_LOG }
     }
 
     /// Only committed entries are applied (rule 1).

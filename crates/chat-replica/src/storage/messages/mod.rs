@@ -39,7 +39,7 @@ pub(super) const FROM: &str = "SELECT first, messages FROM message_blocks
 /// A message whose id is so far from the block at hand is come to from there, block by block; one that is further away is looked up, from the root down. Two or
 /// three blocks of short messages have so many.
 const NEAR: u64 = 64;
-/// After so many blocks that nobody wants it is looked up all the same: these messages are long.
+/// After so many blocks without a message that is wanted, the next one is looked up all the same: these messages are long.
 const IN_VAIN: u32 = 3;
 
 /// All messages.
@@ -79,9 +79,10 @@ impl<'c> Messages<'c> {
             let mut in_vain = 0;
             loop {
                 let Some(row) = rows.next()? else { return Ok(ControlFlow::Continue(())) };
-                let (first, bytes) = block(row)?;
+                let first = number(row, 0)?;
                 let (here, before) = ids.split_at(ids.partition_point(|id| *id >= first));
-                if show_back(here, first, bytes, &mut visit)?.is_break() {
+                // Of a block that nobody wants, no more is read than where it begins: a long text has pages of its own.
+                if !here.is_empty() && show_back(here, first, block(row)?.1, &mut visit)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
                 ids = before;

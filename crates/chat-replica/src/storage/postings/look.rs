@@ -39,8 +39,9 @@ impl Postings<'_> {
             let (first, rest) = stored(row)?;
             block::each(first, rest, |posting| {
                 if posting >= from {
-                    is_whole = posting[0] > from[0] || page.len() == limit;
-                    page.extend((!is_whole).then_some(posting));
+                    let is_wanted = posting[0] == from[0];
+                    page.extend(is_wanted.then_some(posting));
+                    is_whole = !is_wanted || page.len() == limit;
                 }
                 if is_whole { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })?;
@@ -70,7 +71,7 @@ impl Postings<'_> {
                 let (first, rest) = stored(row)?;
                 block::each(first, rest, |posting| {
                     let [x, y, id] = posting;
-                    // Most that are come to are.
+                    // Most postings that are come to are wanted, so that is asked first.
                     let is_wanted = x == low && y == high && id < before;
                     if is_wanted {
                         ids.push(id);
