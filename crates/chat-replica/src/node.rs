@@ -119,14 +119,15 @@ const APPLY_FOR: Duration = Duration::from_millis(5);
 /// And after so long where the log comes first: what comes takes several looks at the network.
 const APPLY_FOR_BESIDE_THE_LOG: Duration = Duration::from_millis(1);
 
+/// What was carried out waits so long at most until it is visible, if nobody wants to see it: what comes meanwhile is written together.
+const HIDDEN_FOR: Duration = Duration::from_millis(250);
+
 /// How much of what has committed a turn carries out: so many bytes in any case, and a portion beyond them; then more until that takes too long.
 struct Share {
     least: usize,
     most: usize,
     time: Duration,
 }
-/// What was carried out waits so long at most until it is visible, if nobody wants to see it: what comes meanwhile is written together.
-const HIDDEN_FOR: Duration = Duration::from_millis(250);
 
 impl<D: Disk> Node<D> {
     /// A node of a replica and the disk that it was recovered from.

@@ -5,16 +5,18 @@
 //!
 //! `BIT_FLIPS=20 SEED=7 cargo test -p chat-replica --test bit_flips -- --nocapture` tries 20 bits of each page instead of one.
 
+mod nobody;
 mod wal_frames;
 
 use chat_core::{
     AccountId, Command, Counters, DisplayName, MemoryStore, MessageId, MessageText, PasswordHash, Pattern, Provenance,
     Read, RequestKey, Timestamp, TokenHash, Username, state_hash,
 };
-use chat_replica::node::{Disk as _, Node, Outbox};
+use chat_replica::node::{Disk as _, Node};
 use chat_replica::protocol::*;
 use chat_replica::storage::{DataDirectory, Readers, SqliteDisk};
 use chat_sqlite_checksum::{PAGE, VFS};
+use nobody::{Nobody, member};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -34,10 +36,6 @@ fn scratch() -> TempDir {
     let memory = Path::new("/dev/shm");
     let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     dir.expect("a temporary directory")
-}
-
-fn member(id: u32) -> Member {
-    Member { id: ReplicaId(id), disk: DiskId([id as u8; 16]), incarnation: Incarnation { count: 1, nonce: 1 } }
 }
 
 fn key(of: &str) -> RequestKey {
@@ -140,16 +138,6 @@ impl Truth {
             }
             everything(&memory).expect("memory does not fail")
         })
-    }
-}
-
-struct Nobody;
-
-impl Outbox for Nobody {
-    fn send(&mut self, _: Envelope) {}
-    fn applied(&mut self, _: &Entry, _: Vec<chat_core::Applied>, _: usize) {}
-    fn event(&mut self, event: Event) {
-        assert!(!matches!(event, Event::Fatal(_)), "{event:?}");
     }
 }
 

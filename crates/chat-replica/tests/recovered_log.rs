@@ -1,6 +1,8 @@
 //! The node and the driver on logs that were there before: what is committed and not yet applied must be neither read past nor mixed
 //! up, and what is answered says what is so.
 
+mod nobody;
+
 use chat_core::{Applied, Command, DisplayName, Lookup as _, PasswordHash, RequestKey, Timestamp, Username};
 use chat_replica::node::{Disk as _, Node, Outbox};
 use chat_replica::options::{Config as ServerConfig, Listen, Options};
@@ -8,6 +10,7 @@ use chat_replica::protocol::*;
 use chat_replica::server::Server;
 use chat_replica::storage::{DataDirectory, SqliteDisk};
 use chat_replica::transport::Tcp;
+use nobody::{Nobody, member};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,21 +84,6 @@ async fn a_new_primary_lets_nobody_read_before_it_has_carried_out_what_it_found(
     assert!(permit.index >= entries, "{permit:?} misses some of {entries} entries");
     let told = status.wait_for(|status| status.serving);
     tokio::time::timeout(Duration::from_secs(20), told).await.expect("soon").expect("it says so too");
-}
-
-/// Nobody listens.
-struct Nobody;
-
-impl Outbox for Nobody {
-    fn send(&mut self, _: Envelope) {}
-    fn applied(&mut self, _: &Entry, _: Vec<Applied>, _: usize) {}
-    fn event(&mut self, event: Event) {
-        assert!(!matches!(event, Event::Fatal(_)), "{event:?}");
-    }
-}
-
-fn member(id: u32) -> Member {
-    Member { id: ReplicaId(id), disk: DiskId([id as u8; 16]), incarnation: Incarnation { count: 1, nonce: 1 } }
 }
 
 /// One turn of replica 2 that hears this from a primary, on whatever its disk holds.

@@ -1,8 +1,11 @@
 //! A disk on which carrying out takes long: a backup goes on answering meanwhile, and falls no further behind.
 
+mod nobody;
+
 use chat_core::Applied;
-use chat_replica::node::{Disk, Node, Outbox};
+use chat_replica::node::{Disk, Node};
 use chat_replica::protocol::*;
+use nobody::{Nobody, member};
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -66,20 +69,6 @@ impl Disk for Slow {
     }
 }
 
-struct Silent;
-
-impl Outbox for Silent {
-    fn send(&mut self, _: Envelope) {}
-    fn applied(&mut self, _: &Entry, _: Vec<Applied>, _: usize) {}
-    fn event(&mut self, event: Event) {
-        assert!(!matches!(event, Event::Fatal(_)), "{event:?}");
-    }
-}
-
-fn member(id: u32) -> Member {
-    Member { id: ReplicaId(id), disk: DiskId([id as u8; 16]), incarnation: Incarnation { count: 1, nonce: 1 } }
-}
-
 /// Replica 2, with a primary at the other end.
 struct Backup {
     node: Node<Slow>,
@@ -116,7 +105,7 @@ impl Backup {
     /// How much was carried out in it, and how long it took.
     fn turn(&mut self, input: Option<Input>) -> (u64, Duration) {
         let (applied, began, now) = (self.node.disk().applied, self.now.get(), self.now.clone());
-        self.node.turn(began, input, &move || now.get(), &mut Silent).expect("nothing fails");
+        self.node.turn(began, input, &move || now.get(), &mut Nobody).expect("nothing fails");
         (self.node.disk().applied - applied, self.now.get().since(began))
     }
 

@@ -97,6 +97,9 @@ impl World {
         if let [id, "in", "one", "turn"] = args {
             let id = number(id)?;
             let process = self.process(id)?;
+            if process.syncing.is_some() {
+                return Err(format!("{} takes no turn: its sync hangs", process.name));
+            }
             process.paused = false;
             let queued: Vec<Input> = process.inbox.drain(..).collect();
             self.turn(id, queued)?;
