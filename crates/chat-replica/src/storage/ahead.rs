@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// So many rows at a time: whoever comes meanwhile waits for that.
 const TOGETHER: usize = 256;
+/// Marks of so many neighbours each.
+const NEIGHBOURS_TOGETHER: u64 = 4;
 /// A pause is so many times as long as what came before it took.
 const PAUSE: u32 = 3;
 
@@ -33,7 +35,7 @@ pub(super) struct Ahead {
 enum Next {
     /// Names after this one, so many at most.
     Names(Option<Username>, usize),
-    /// Marks of neighbours, from so many times [`NEIGHBOURS`] on.
+    /// Marks of neighbours, from so many times [`NEIGHBOURS`] on, unless a command has looked them up meanwhile.
     Marks(u64),
 }
 
@@ -84,19 +86,10 @@ impl CachedState<'_> {
 
     /// Ids are given out one after the other, from 1 on.
     fn marks_ahead(&mut self, number: u64) -> Result<Option<Next>> {
-        let last = self.counters()?.accounts;
-        let accounts = (number * NEIGHBOURS).max(1)..=last.min((number + 1) * NEIGHBOURS - 1);
-        let mut found = Vec::with_capacity(NEIGHBOURS as usize);
-        let each = |account, marks| found.push((account, marks));
-        self.database()?.each_with_marks(accounts.map(Ok), each)?;
-        for (account, marks) in found {
-            // What is not written yet is newer.
-            if !self.has_unwritten_marks(account) {
-                self.known().offer_marks(account, marks);
-            }
-        }
-        let next = (number + 1) * NEIGHBOURS;
-        Ok((next <= last && next < ROOM as u64).then_some(Next::Marks(number + 1)))
+        let last = self.counters()?.accounts.min(ROOM as u64) / NEIGHBOURS;
+        let next = number + NEIGHBOURS_TOGETHER;
+        (number..next.min(last + 1)).try_for_each(|number| self.learn_marks(number))?;
+        Ok((next <= last).then_some(Next::Marks(next)))
     }
 }
 
@@ -151,7 +144,7 @@ mod tests {
             now = at.unwrap_or(now);
             steps += 1;
         }
-        assert_eq!(steps, ACCOUNTS.div_ceil(TOGETHER as u64) + ACCOUNTS.div_ceil(NEIGHBOURS));
+        assert_eq!(steps, ACCOUNTS.div_ceil(TOGETHER as u64) + ACCOUNTS.div_ceil(NEIGHBOURS * NEIGHBOURS_TOGETHER));
         // From here on nothing is looked up.
         let gone = "DROP TABLE recent_marks; DROP TABLE marks; DROP TABLE accounts";
         connection.execute_batch(gone).expect("gone");

@@ -4,6 +4,7 @@
 //! here needs no other look, and one that is not says nothing. What a send needs of its recipient is kept for a million accounts in some 32 bytes each,
 //! because in a large service each recipient has a page of the database to itself, and another one for its marks.
 
+use super::marks::NEIGHBOURS;
 use super::requests::Gaps;
 use chat_core::{Account, AccountId, Counters, Marks, Session, TokenHash, Username};
 use lru::LruCache;
@@ -29,6 +30,8 @@ pub(super) struct Known {
     sessions: LruCache<TokenHash, Session>,
     names: Names,
     marks: MarksTable,
+    /// Of which neighbours the marks have been looked up.
+    asked: Vec<bool>,
 }
 
 impl Known {
@@ -45,6 +48,7 @@ impl Known {
             sessions: LruCache::new(ROWS),
             names: Names::new(sets),
             marks: MarksTable::new(marks),
+            asked: vec![false; marks.div_ceil(NEIGHBOURS as usize)],
         }
     }
 
@@ -97,6 +101,12 @@ impl Known {
     /// How far a mailbox has come.
     pub fn marks(&self, account: AccountId) -> Option<Marks> {
         self.marks.get(account)
+    }
+
+    /// Whether nobody has asked this before, of neighbours that can all be known at the same time.
+    pub fn is_first_to_ask(&mut self, neighbours: u64) -> bool {
+        let asked = usize::try_from(neighbours).ok().and_then(|number| self.asked.get_mut(number));
+        asked.is_some_and(|asked| !std::mem::replace(asked, true))
     }
 
     /// That they are these.

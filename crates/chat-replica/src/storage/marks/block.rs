@@ -7,6 +7,7 @@ use crate::storage::varint::{self, put, take};
 use chat_core::Marks;
 use rusqlite::types::Type;
 use rusqlite::{Result, Row};
+use std::ops::Range;
 
 /// The longest that an entry takes: how far an account is from the one before it; its last message; how far what is delivered is behind that, and what is
 /// read behind that. What is behind is near, or never was.
@@ -27,29 +28,34 @@ pub(super) fn encode(first: u64, held: &[(u64, Marks)], room: usize) -> (Vec<u8>
     (bytes, count)
 }
 
-/// The marks in a column of a row, which begin at account `first` or behind it, and end before `end`.
+/// Those marks in a column of a row that are `wanted`. All of the row are of accounts within `whole`.
 ///
 /// # Errors
-/// If the bytes are none that [`encode`] made.
-pub(super) fn read(row: &Row<'_>, column: usize, first: u64, end: u64) -> Result<Held> {
+/// If the bytes are none that [`encode`] made, as far as they are looked at.
+pub(super) fn read(row: &Row<'_>, column: usize, whole: Range<u64>, wanted: &Range<u64>) -> Result<Held> {
     let bytes = row.get_ref(column)?.as_blob().map_err(|error| corrupt(column, Type::Blob, error))?;
-    decode(first, end, bytes).ok_or_else(|| undecodable(column))
+    decode(whole, bytes, wanted).ok_or_else(|| undecodable(column))
 }
 
-fn decode(first: u64, end: u64, mut bytes: &[u8]) -> Option<Held> {
-    let mut held = Held::with_capacity(bytes.len() / 4);
-    let mut before = first;
+fn decode(whole: Range<u64>, mut bytes: &[u8], wanted: &Range<u64>) -> Option<Held> {
+    let mut held = Held::new();
+    let (mut before, mut is_first) = (whole.start, true);
     while !bytes.is_empty() {
         let step = take(&mut bytes)?;
-        let account = before.checked_add(step).filter(|account| *account < end)?;
-        if step == 0 && !held.is_empty() {
+        let account = before.checked_add(step).filter(|account| *account < whole.end)?;
+        if step == 0 && !is_first {
             return None;
+        }
+        if account >= wanted.end {
+            break;
         }
         let last = take(&mut bytes)?;
         let delivered = last.wrapping_sub(take(&mut bytes)?);
         let read = delivered.wrapping_sub(take(&mut bytes)?);
-        held.push((account, Marks { read, delivered, last }));
-        before = account;
+        if account >= wanted.start {
+            held.push((account, Marks { read, delivered, last }));
+        }
+        (before, is_first) = (account, false);
     }
     Some(held)
 }
@@ -87,13 +93,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_what_was_written(held in held(1 << 40), room in LONGEST..2000) {
+        fn what_is_read_is_what_was_written(held in held(1 << 40), room in LONGEST..2000, some in [0..512u64, 0..512u64]) {
             let mut left = Vec::from_iter(held);
+            let some = (1 << 40) + some[0].min(some[1])..(1 << 40) + some[0].max(some[1]);
             while let Some((first, _)) = left.first() {
                 let (bytes, count) = encode(*first, &left, room);
                 prop_assert!(bytes.len() <= room && count > 0);
                 let rest = left.split_off(count);
-                prop_assert_eq!(decode(left[0].0, u64::MAX, &bytes), Some(left));
+                let whole = left[0].0..u64::MAX;
+                for wanted in [whole.clone(), some.clone()] {
+                    let expected = left.iter().filter(|(account, _)| wanted.contains(account)).copied().collect();
+                    prop_assert_eq!(decode(whole.clone(), &bytes, &wanted), Some(expected));
+                }
                 left = rest;
             }
         }
@@ -107,10 +118,10 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60), first in any::<u64>()) {
-            let end = first.saturating_add(128);
-            if let Some(held) = decode(first, end, &bytes) {
+            let whole = first..first.saturating_add(128);
+            if let Some(held) = decode(whole.clone(), &bytes, &whole) {
                 prop_assert!(held.is_sorted_by(|(a, _), (b, _)| a < b));
-                prop_assert!(held.iter().all(|(account, _)| (first..end).contains(account)));
+                prop_assert!(held.iter().all(|(account, _)| whole.contains(account)));
             }
         }
     }

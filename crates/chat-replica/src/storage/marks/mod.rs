@@ -10,8 +10,9 @@ mod recent;
 use super::state::{SqliteState, int, number};
 use block::{find, over};
 use chat_core::{AccountId, Marks};
-use recent::RECENT;
+use recent::{ALL, RECENT};
 use rusqlite::{Connection, OptionalExtension as _, Result};
+use std::ops::Range;
 
 /// Version 8 of the tables.
 pub(crate) const MARKS_SCHEMA: &str = "
@@ -56,10 +57,8 @@ CREATE TABLE mark_runs (
 
 /// At least so many go from the recent ones to all others at once: where few come in at a time, pages are written less often.
 const TOGETHER: usize = 1024;
-/// So many accounts that follow each other have a row among all.
-const SPAN: u64 = 128;
-/// So many are looked at together.
-pub(super) const NEIGHBOURS: u64 = 4 * SPAN;
+/// So many accounts that follow each other, from a multiple of it on, are neighbours: they have a row among all, and are looked up together.
+pub(super) const NEIGHBOURS: u64 = 128;
 
 const FIND: &str = "SELECT marks FROM marks WHERE number = ?1";
 
@@ -68,12 +67,13 @@ type Held = Vec<(u64, Marks)>;
 
 impl SqliteState<'_> {
     pub(super) fn find_marks(&self, account: AccountId) -> Result<Option<Marks>> {
+        let it = account.0..account.0.saturating_add(1);
         for run in self.mark_runs()? {
-            if let Some(marks) = self.recent_marks(run, account.0)? {
-                return Ok(Some(marks));
+            if let Some((_, marks)) = self.recent_marks(run, &it)?.first() {
+                return Ok(Some(*marks));
             }
         }
-        Ok(find(&self.held(account.0 / SPAN)?, account.0))
+        Ok(self.held(account.0 / NEIGHBOURS, &it)?.first().map(|(_, marks)| *marks))
     }
 
     /// These accounts, which ascend, with their marks.
@@ -94,14 +94,11 @@ impl SqliteState<'_> {
     }
 
     /// The marks of neighbours, from [`NEIGHBOURS`] times `number` on, by account, ascending.
-    fn marks_of_neighbours(&self, number: u64) -> Result<Held> {
-        let (first, end) = (number * NEIGHBOURS, (number + 1) * NEIGHBOURS);
-        let mut held = Held::new();
-        for number in first / SPAN..end / SPAN {
-            held.extend(self.held(number)?);
-        }
+    pub(super) fn marks_of_neighbours(&self, number: u64) -> Result<Vec<(u64, Marks)>> {
+        let accounts = number * NEIGHBOURS..(number + 1) * NEIGHBOURS;
+        let mut held = self.held(number, &accounts)?;
         for run in self.mark_runs()?.into_iter().rev() {
-            held = over(held, &self.recent_marks_of(run, first, end)?);
+            held = over(held, &self.recent_marks(run, &accounts)?);
         }
         Ok(held)
     }
@@ -133,18 +130,19 @@ impl SqliteState<'_> {
     /// Puts marks, which ascend by account, over those that are among all.
     fn put_over(&self, marks: &[(u64, Marks)]) -> Result<()> {
         let mut put = self.prepare("REPLACE INTO marks (number, marks) VALUES (?1, ?2)")?;
-        for some in marks.chunk_by(|(a, _), (b, _)| a / SPAN == b / SPAN) {
-            let number = some[0].0 / SPAN;
-            let (bytes, _) = block::encode(number * SPAN, &over(self.held(number)?, some), usize::MAX);
+        for some in marks.chunk_by(|(a, _), (b, _)| a / NEIGHBOURS == b / NEIGHBOURS) {
+            let number = some[0].0 / NEIGHBOURS;
+            let (bytes, _) = block::encode(number * NEIGHBOURS, &over(self.held(number, &ALL)?, some), usize::MAX);
             put.execute((int(number), bytes))?;
         }
         Ok(())
     }
 
-    /// What is in a row of all; nothing, if there is none.
-    fn held(&self, number: u64) -> Result<Held> {
-        let first = number.saturating_mul(SPAN);
-        let read = |row: &rusqlite::Row<'_>| block::read(row, 0, first, first.saturating_add(SPAN));
+    /// What a row of all has of these accounts; nothing, if there is no such row.
+    fn held(&self, number: u64, accounts: &Range<u64>) -> Result<Held> {
+        let first = number.saturating_mul(NEIGHBOURS);
+        let whole = first..first.saturating_add(NEIGHBOURS);
+        let read = |row: &rusqlite::Row<'_>| block::read(row, 0, whole, accounts);
         Ok(self.prepare(FIND)?.query_row([int(number)], read).optional()?.unwrap_or_default())
     }
 }
@@ -211,7 +209,7 @@ mod tests {
         let runs = state.mark_runs().expect("readable");
         let mut rows = 0;
         for run in &runs {
-            let held = state.recent_marks_of(*run, 0, 1 << 44).expect("readable");
+            let held = state.all_recent_marks(*run).expect("readable");
             assert!(held.is_sorted_by(|(a, _), (b, _)| a < b));
             assert_eq!(held.len(), run.marks, "{runs:?}");
             rows += held.len();

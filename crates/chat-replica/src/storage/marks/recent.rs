@@ -3,11 +3,11 @@
 //! So there are usually some eight runs, each longer than the next newer one (45 where all batches are small), and a mark is written some seven times before it
 //! goes to all others, always among its neighbours. This is what `postings` do, with two runs at a time instead of eight: whoever looks for marks that are in no memory asks every run.
 
-use super::block::{encode, find, over, read};
+use super::block::{encode, over, read};
 use super::{Held, TOGETHER};
 use crate::storage::state::{SqliteState, int, number};
-use chat_core::Marks;
-use rusqlite::{OptionalExtension as _, Result, Row};
+use rusqlite::{Result, Row};
+use std::ops::Range;
 
 /// So many recent ones are kept. Each page of all others takes as many of them at once as there are, so that it is not written for a few.
 pub(super) const RECENT: usize = 256 * 1024;
@@ -16,6 +16,8 @@ const BYTES: usize = 1000;
 /// A row's key: the number of its run, and its first account in so many bits.
 const ACCOUNT_BITS: u32 = 44;
 const LARGEST_ACCOUNT: u64 = (1 << ACCOUNT_BITS) - 1;
+/// All accounts.
+pub(super) const ALL: Range<u64> = 0..LARGEST_ACCOUNT;
 /// What comes in makes runs of so many at most, or of so many times as many as come in: a small batch is written within a turn, and everybody waits for it.
 const FEW: usize = 16 * 1024;
 const MANY_TIMES: usize = 32;
@@ -23,7 +25,7 @@ const MANY_TIMES: usize = 32;
 const HIGHEST: u64 = 1 << 18;
 
 const RUNS: &str = "SELECT number, marks FROM mark_runs ORDER BY number DESC";
-const FLOOR: &str = "SELECT key, marks FROM recent_marks WHERE key BETWEEN ?1 AND ?2 ORDER BY key DESC LIMIT 1";
+const BACKWARDS: &str = "SELECT key, marks FROM recent_marks WHERE key BETWEEN ?1 AND ?2 ORDER BY key DESC";
 const FORWARDS: &str = "SELECT key, marks FROM recent_marks WHERE key BETWEEN ?1 AND ?2 ORDER BY key";
 
 /// Marks that came in together, or were merged.
@@ -40,8 +42,13 @@ impl Run {
         int(self.number << ACCOUNT_BITS | account.min(LARGEST_ACCOUNT))
     }
 
-    fn read(self, row: &Row<'_>) -> Result<Held> {
-        read(row, 1, number(row, 0)? & LARGEST_ACCOUNT, LARGEST_ACCOUNT)
+    /// Where a row begins.
+    fn first(self, row: &Row<'_>) -> Result<u64> {
+        Ok(number(row, 0)? & LARGEST_ACCOUNT)
+    }
+
+    fn read(self, row: &Row<'_>, wanted: &Range<u64>) -> Result<Held> {
+        read(row, 1, self.first(row)?..LARGEST_ACCOUNT, wanted)
     }
 }
 
@@ -54,21 +61,29 @@ impl SqliteState<'_> {
         runs.collect()
     }
 
-    /// What a run has of an account.
-    pub(super) fn recent_marks(&self, run: Run, account: u64) -> Result<Option<Marks>> {
-        let mut floor = self.prepare(FLOOR)?;
-        let block = floor.query_row([run.key(0), run.key(account)], |row| run.read(row)).optional()?;
-        Ok(block.and_then(|block| find(&block, account)))
-    }
-
-    /// What a run has of accounts from `first` on, up to `end`.
-    pub(super) fn recent_marks_of(&self, run: Run, first: u64, end: u64) -> Result<Held> {
-        let floor = self.prepare(FLOOR)?.query_row([run.key(0), run.key(first)], |row| row.get(0)).optional()?;
-        let mut statement = self.prepare(FORWARDS)?;
-        let mut rows = statement.query([floor.unwrap_or(run.key(first)), run.key(end - 1)])?;
+    /// What a run has of these accounts.
+    pub(super) fn recent_marks(&self, run: Run, accounts: &Range<u64>) -> Result<Held> {
+        let mut statement = self.prepare(BACKWARDS)?;
+        let mut rows = statement.query([run.key(0), run.key(accounts.end - 1)])?;
         let mut held = Held::new();
         while let Some(row) = rows.next()? {
-            held.extend(run.read(row)?.into_iter().filter(|(account, _)| (first..end).contains(account)));
+            // Seldom more than one has any.
+            let before = run.read(row, accounts)?;
+            held.splice(..0, before);
+            if run.first(row)? <= accounts.start {
+                break;
+            }
+        }
+        Ok(held)
+    }
+
+    /// All that a run has.
+    pub(super) fn all_recent_marks(&self, run: Run) -> Result<Held> {
+        let mut statement = self.prepare(FORWARDS)?;
+        let mut rows = statement.query([run.key(0), run.key(LARGEST_ACCOUNT)])?;
+        let mut held = Held::with_capacity(run.marks);
+        while let Some(row) = rows.next()? {
+            held.extend(run.read(row, &ALL)?);
         }
         Ok(held)
     }
@@ -83,7 +98,7 @@ impl SqliteState<'_> {
             if !anew && (run.marks > all.len() || run.marks + all.len() > most) {
                 break;
             }
-            all = over(self.recent_marks_of(*run, 0, LARGEST_ACCOUNT)?, &all);
+            all = over(self.all_recent_marks(*run)?, &all);
             self.remove_until(*run, LARGEST_ACCOUNT, 0)?;
             (new, merged) = (run.number, merged + 1);
         }
@@ -109,7 +124,7 @@ impl SqliteState<'_> {
         let mut taken = Held::new();
         while taken.len() < limit.max(TOGETHER) {
             let Some(row) = rows.next()? else { break };
-            taken.extend(oldest.read(row)?);
+            taken.extend(oldest.read(row, &ALL)?);
         }
         drop(rows);
         let last = taken.last().map_or(LARGEST_ACCOUNT, |(account, _)| *account);
