@@ -14,6 +14,8 @@ pub(super) const REACHED: f64 = 0.99;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paced {
     pub acknowledged: u64,
+    /// From when one was due to its acknowledgement, at most.
+    pub longest: Duration,
     /// When the first was due.
     began: Instant,
     /// When the last was acknowledged.
@@ -42,17 +44,18 @@ where
             while let Some((number, at)) = due.recv().await {
                 let (to, text) = message(number, at);
                 // The other end goes only with an error of its own.
-                let _ = submitted.send(person.session.submit(&to, &text).await?);
+                let _ = submitted.send((person.session.submit(&to, &text).await?, at));
             }
-            Ok::<_, Broken>((0, Instant::now()))
+            Ok::<_, Broken>((0, Instant::now(), Duration::ZERO))
         });
         running.spawn(async move {
-            let (mut count, mut last) = (0, Instant::now());
-            while let Some(answer) = answers.recv().await {
+            let (mut count, mut last, mut longest) = (0, Instant::now(), Duration::ZERO);
+            while let Some((answer, due)) = answers.recv().await {
                 answer.await?;
                 (count, last) = (count + 1, Instant::now());
+                longest = longest.max(last - due);
             }
-            Ok((count, last))
+            Ok((count, last, longest))
         });
     }
     let total = (rate as f64 * time.as_secs_f64()) as u64;
@@ -61,8 +64,9 @@ where
     let pacer = std::thread::spawn(move || pace(began, rate, total, &lines));
     let done = everybody(running).await?;
     let paced = pacer.join().map_err(|_| Broken("the pacing thread failed".into()));
-    let ended = done.iter().filter(|(count, _)| *count > 0).map(|(_, last)| *last).max().unwrap_or(began);
-    paced.map(|()| Paced { acknowledged: done.iter().map(|(count, _)| count).sum(), began, ended })
+    let ended = done.iter().filter(|(count, ..)| *count > 0).map(|(_, last, _)| *last).max().unwrap_or(began);
+    let longest = done.iter().map(|(.., longest)| *longest).max().unwrap_or_default();
+    paced.map(|()| Paced { acknowledged: done.iter().map(|(count, ..)| count).sum(), longest, began, ended })
 }
 
 /// Gives each number, when it is due, to the line whose turn it is.

@@ -14,8 +14,10 @@ use clap::Args;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// So many send while a replica is away.
+/// So many send while a replica is away, and while it comes back.
 const SENDERS: usize = 64;
+/// They go on for so long after it was started.
+const BACK: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
@@ -54,7 +56,8 @@ async fn start(cluster: &mut Cluster) -> Result<Line, Broken> {
     Ok(Line { name: "start", ..Line::default() }.timed(&Times::of(times)))
 }
 
-/// From the start of a process that was killed and has missed much, until it is in the view again.
+/// From the start of a process that was killed and has missed much, until it is in the view again; and how long a send took at most in the seconds
+/// after that start.
 async fn rejoin(cluster: &mut Cluster, people: &[Person], flags: &Flags) -> Result<Line, Broken> {
     let leader = cluster.leader().await?;
     let away = cluster.ids().into_iter().find(|id| *id != leader).unwrap_or(leader);
@@ -62,15 +65,20 @@ async fn rejoin(cluster: &mut Cluster, people: &[Person], flags: &Flags) -> Resu
     let (text, senders) = (text(), Arc::new(people.to_vec()));
     let friend = move |number: u64| senders[number as usize % senders.len()].friend();
     let message = move |number: u64, _: Instant| (friend(number), text.clone());
-    let missed = paced(people, flags.rate, Duration::from_secs(flags.away as u64), message).await?;
+    let missed = paced(people, flags.rate, Duration::from_secs(flags.away as u64), message.clone()).await?;
     let begun = Instant::now();
-    cluster.start(away).await?;
-    let ready = begun.elapsed();
-    cluster.in_view(away).await?;
-    let times = Times::of(vec![begun.elapsed()]);
+    let back = async {
+        cluster.start(away).await?;
+        let ready = begun.elapsed();
+        cluster.in_view(away).await?;
+        Ok::<_, Broken>((ready, begun.elapsed()))
+    };
+    let ((ready, took), meanwhile) = tokio::try_join!(back, paced(people, flags.rate, BACK, message))?;
     cluster.whole().await?;
-    let line = Line { name: "rejoin", ..Line::default() }.timed(&times).with("ready_ms", super::ms(ready));
+    let line = Line { name: "rejoin", ..Line::default() }.timed(&Times::of(vec![took]));
+    let line = line.with("ready_ms", super::ms(ready)).with("longest_send_ms", super::ms(meanwhile.longest));
     let line = line.with("missed_messages", missed.acknowledged as f64).with("sent_per_s", missed.per_second());
+    let line = if took < BACK { line } else { line.noted(format!("sent only in the first {} s", BACK.as_secs())) };
     let reached = missed.per_second() >= flags.rate as f64 * super::pace::REACHED;
     Ok(if reached { line } else { line.noted(format!("{} per second were not reached", flags.rate)) })
 }
