@@ -9,7 +9,7 @@
 //! | ③ | [`driver`], [`desk`], [`handle`], [`clock`] | the one loop where every event arrives; who waits for an answer; what may be asked of it; the only clock |
 //! | ④ | [`node`], [`protocol`], [`storage`] | the pure state machine of `docs/protocol.md`, and one SQLite file: one batch, one transaction, one sync |
 //! | ⑤ ⑥ | [`transport`] | sessions with the other replicas |
-//! | ⑦ | [`node`], [`storage::state`] | committed entries are carried out on the state |
+//! | ⑦ | [`node`], `backlog`, [`storage::state`] | committed entries are carried out on the state; how many in a turn |
 //! | ⑧ | [`subscribers`] | committed messages to live streams |
 //!
 //! ```no_run
@@ -32,6 +32,7 @@
 //! ```
 
 mod answers;
+mod backlog;
 pub mod clock;
 pub mod desk;
 pub mod driver;

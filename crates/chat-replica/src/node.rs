@@ -3,6 +3,7 @@
 //! A turn does things in the one order that keeps the promises: send what promises nothing, make durable what is to be durable with one sync, then
 //! send what rests on it. What has committed is carried out and answered before the sync by a primary, after all that by others.
 
+use crate::backlog::{Backlog, Role, Share};
 use crate::failpoint::{Point, reach};
 use crate::protocol::*;
 use chat_core::Applied;
@@ -99,46 +100,28 @@ pub struct Turned {
 pub struct Node<D> {
     replica: Replica,
     disk: D,
-    apply_bytes: usize,
+    backlog: Backlog,
     /// Somebody waits to see this log entry carried out, and perhaps others later ones.
     awaited: Option<u64>,
     /// Since when there is something that was carried out and is not visible.
     hidden_since: Option<Time>,
 }
 
-/// How many bytes of committed entries are carried out in one turn, about: a long log to catch up with must not keep
-/// the node from answering pings.
-const APPLY_BYTES: usize = 1 << 20;
-/// And so many where the log comes first: for one that is not in the view yet, and for a backup whose primary waits for it to hold what it was sent.
-const APPLY_BYTES_BESIDE_THE_LOG: usize = 64 << 10;
 /// Entries are read in portions of so many bytes, about.
 const PORTION: usize = 32 << 10;
-/// Nobody waits for what a backup carries out, but for its answer to what comes meanwhile: after so long it looks. Where every message looks up
-/// somebody on a disk that was not read for long, a megabyte took a third of a second.
-const APPLY_FOR: Duration = Duration::from_millis(5);
-/// And after so long where the log comes first: what comes takes several looks at the network.
-const APPLY_FOR_BESIDE_THE_LOG: Duration = Duration::from_millis(1);
-
 /// What was carried out waits so long at most until it is visible, if nobody wants to see it: what comes meanwhile is written together.
 const HIDDEN_FOR: Duration = Duration::from_millis(250);
-
-/// How much of what has committed a turn carries out: so many bytes in any case, and a portion beyond them; then more until that takes too long.
-struct Share {
-    least: usize,
-    most: usize,
-    time: Duration,
-}
 
 impl<D: Disk> Node<D> {
     /// A node of a replica and the disk that it was recovered from.
     pub fn new(replica: Replica, disk: D) -> Node<D> {
-        Node { replica, disk, apply_bytes: APPLY_BYTES, awaited: None, hidden_since: None }
+        Node { replica, disk, backlog: Backlog::new(), awaited: None, hidden_since: None }
     }
 
     /// With about so many bytes of committed entries carried out in one turn at most, instead of a megabyte.
     #[must_use]
     pub fn applying_at_most(self, bytes: usize) -> Node<D> {
-        Node { apply_bytes: bytes, ..self }
+        Node { backlog: self.backlog.at_most(bytes), ..self }
     }
 
     /// The protocol's state.
@@ -175,7 +158,12 @@ impl<D: Disk> Node<D> {
     }
 
     fn can_apply(&self) -> bool {
-        self.disk.applied() < self.replica.committed() && !self.disk.is_overfull()
+        let is_learning = self.backlog.learning_until().is_some();
+        !self.has_applied_all() && !is_learning && !self.disk.is_overfull()
+    }
+
+    fn has_applied_all(&self) -> bool {
+        self.disk.applied() >= self.replica.committed()
     }
 
     fn must_show(&self) -> bool {
@@ -186,7 +174,7 @@ impl<D: Disk> Node<D> {
     /// When to turn again at the latest, if nothing happens before.
     pub fn wake_at(&self) -> Time {
         let show_at = self.hidden_since.filter(|_| !self.disk.is_showing()).map(|since| since.after(HIDDEN_FOR));
-        show_at.map_or(self.replica.wake_at(), |at| at.min(self.replica.wake_at()))
+        [show_at, self.backlog.learning_until()].into_iter().flatten().fold(self.replica.wake_at(), Time::min)
     }
 
     /// One turn. `now` was read after the last input happened; `clock` reads on.
@@ -212,11 +200,12 @@ impl<D: Disk> Node<D> {
         }
         effects.events.into_iter().for_each(|event| out.event(event));
         let sync = !effects.persist.is_empty();
+        self.backlog.note(now, self.role(), &effects.persist);
         // Whoever asked a primary waits for what it carries out; for what others carry out nobody waits as for what they acknowledge.
         let apply_first = !sync || self.replica.serving().is_some();
         self.disk.set_committed(self.replica.committed());
         if apply_first {
-            self.apply_committed(&effects.persist, clock, out)?;
+            self.apply_committed(clock, out)?;
         }
         let mut synced = None;
         if sync {
@@ -236,7 +225,7 @@ impl<D: Disk> Node<D> {
         out.flush();
         reach(Point::AfterPromises);
         if !apply_first {
-            self.apply_committed(&effects.persist, clock, out)?;
+            self.apply_committed(clock, out)?;
             self.disk.commit()?;
         }
         self.show_if_due(now)?;
@@ -264,49 +253,43 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
-    /// A primary answers what it carries out. Others hold what they are sent first: what they missed while they were away would take seconds. In the
-    /// view they carry out more than comes, so they are never further behind than then.
-    fn share(&self, persist: &[Persist]) -> Share {
-        let most = self.apply_bytes;
-        if self.replica.serving().is_some() {
-            return Share { least: most, most, time: APPLY_FOR };
+    fn role(&self) -> Role {
+        match self.replica.serving() {
+            Some(_) => Role::Primary,
+            None if self.replica.is_live() => Role::Backup,
+            None => Role::Learner,
         }
-        let is_live = self.replica.is_live();
-        if is_live && persist.is_empty() {
-            return Share { least: 0, most, time: APPLY_FOR };
-        }
-        let size = |what: &Persist| if let Persist::Append(entry) = what { entry.size() } else { 0 };
-        let comes: usize = persist.iter().map(size).filter(|_| is_live).sum();
-        let (least, most) = (2 * comes, most.min(APPLY_BYTES_BESIDE_THE_LOG));
-        Share { least, most: least.max(most), time: APPLY_FOR_BESIDE_THE_LOG }
     }
 
     /// Only committed entries are applied (rule 1).
-    fn apply_committed(
-        &mut self,
-        persist: &[Persist],
-        clock: &dyn Fn() -> Time,
-        out: &mut dyn Outbox,
-    ) -> Result<(), D::Error> {
+    fn apply_committed(&mut self, clock: &dyn Fn() -> Time, out: &mut dyn Outbox) -> Result<(), D::Error> {
         if !self.can_apply() {
+            self.backlog.carried_out(0, self.has_applied_all());
             return Ok(());
         }
-        let (Share { least, most, time }, begun) = (self.share(persist), clock());
+        let (Share { least, most, time }, begun) = (self.backlog.share(), clock());
+        let is_over = |bytes| bytes > least && clock().since(begun) >= time;
         let mut bytes = 0;
         reach(Point::BeforeApply);
-        while bytes < most && self.can_apply() && (bytes <= least || clock().since(begun) < time) {
-            let applied = self.apply_portion((most - bytes).min(PORTION), out)?;
+        while bytes < most && self.can_apply() && !is_over(bytes) {
+            let applied = self.apply_portion((most - bytes).min(PORTION), &|applied| is_over(bytes + applied), out)?;
             if applied == 0 {
                 break;
             }
             bytes += applied;
         }
+        self.backlog.carried_out(bytes, self.has_applied_all());
         reach(Point::AfterAnswers);
         Ok(())
     }
 
-    /// Carries out the next entries of so many bytes, about, and returns how many they had.
-    fn apply_portion(&mut self, bytes: usize, out: &mut dyn Outbox) -> Result<usize, D::Error> {
+    /// Carries out the next entries of so many bytes, about, or until it is over after one of them, and returns how many they had.
+    fn apply_portion(
+        &mut self,
+        bytes: usize,
+        is_over: &dyn Fn(usize) -> bool,
+        out: &mut dyn Outbox,
+    ) -> Result<usize, D::Error> {
         let (committed, log) = (self.replica.committed(), self.replica.log());
         let mut entries = log.read(self.disk.applied() + 1, bytes, &self.disk);
         // What this turn cuts back is still on the disk, where this comes first. Place and epoch together name an entry (rule 1), so they tell it apart.
@@ -323,6 +306,9 @@ impl<D: Disk> Node<D> {
             reach(Point::AfterApply);
             out.applied(entry, results, copies);
             applied += entry.size();
+            if is_over(applied) {
+                break;
+            }
         }
         Ok(applied)
     }
