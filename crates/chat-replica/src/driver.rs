@@ -123,7 +123,7 @@ impl Driver {
     async fn wait(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {
         let wake = tokio::time::Instant::from_std(self.wiring.clock.instant(self.node.wake_at()));
         let room = self.has_room();
-        let ahead = self.node.disk().look_ahead_at().filter(|_| self.node.replica().is_live());
+        let ahead = self.node.disk().look_ahead_at(self.node.replica().is_live());
         let ahead = async {
             if let Some(at) = ahead { tokio::time::sleep_until(at.into()).await } else { std::future::pending().await }
         };
@@ -141,10 +141,10 @@ impl Driver {
         }
     }
 
-    /// Whoever has something to catch up with does that first.
     fn look_ahead(&mut self) -> Result<(), DiskError> {
-        let is_up = self.node.replica().is_live() && !self.node.is_behind();
-        if is_up { self.node.disk_mut().look_ahead(Instant::now()) } else { Ok(()) }
+        // Whoever has something to catch up with does that first.
+        let is_up_to_date = self.node.replica().is_live() && !self.node.is_behind();
+        self.node.disk_mut().look_ahead(Instant::now(), is_up_to_date)
     }
 
     fn drain(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {

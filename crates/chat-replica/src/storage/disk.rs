@@ -89,7 +89,8 @@ const CACHE_KIB: i32 = 32 * 1024;
 /// The SQLite file of one replica, as its only writer.
 #[derive(Debug)]
 pub struct SqliteDisk {
-    /// First, so that its threads have ended before anything else goes.
+    /// First, as `database` next, so that their threads have ended before anything else goes.
+    ahead: Ahead,
     database: Database,
     directory: Arc<DataDirectory>,
     mark_file: MarkFile,
@@ -102,7 +103,6 @@ pub struct SqliteDisk {
     identity_changed: bool,
     /// What the state's commands changed and is not in the database yet.
     cache: WriteBack,
-    ahead: Ahead,
     /// What was carried out, also of what is not in the database yet.
     standing: Standing,
     committed: u64,
@@ -167,8 +167,10 @@ impl SqliteDisk {
         // From here on a turn is synced in the redo log.
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         let identity = Identity { replica: id, disk, cluster: recovered.cluster };
+        let database = Database::new(connection, checkpointer, directory.clone(), standing.applied)?;
         let disk = SqliteDisk {
-            database: Database::new(connection, checkpointer, directory.clone(), standing.applied)?,
+            ahead: Ahead::new(directory.clone(), database.taken()),
+            database,
             directory,
             mark_file,
             redo,
@@ -177,7 +179,6 @@ impl SqliteDisk {
             identity,
             identity_changed: false,
             cache: WriteBack::new(),
-            ahead: Ahead::new(),
             standing,
             committed,
             failed: RefCell::new(None),
@@ -225,21 +226,21 @@ impl SqliteDisk {
         SqliteState::new(self.database.connection())
     }
 
-    /// Looks up ahead some of what commands will look up, if it is time for that. Between turns.
+    /// Looks up ahead some of what commands will look up, if it is time for that. Between turns; what would hold up others only where the replica is up to date.
     ///
     /// # Errors
     /// If the disk fails.
-    pub fn look_ahead(&mut self, now: Instant) -> Result<(), DiskError> {
+    pub fn look_ahead(&mut self, now: Instant, is_up_to_date: bool) -> Result<(), DiskError> {
         let state = SqliteState::new(self.database.connection());
-        Ok(self.ahead.go_on(now, &mut self.cache, state)?)
+        Ok(self.ahead.go_on(now, is_up_to_date, &mut self.cache, state)?)
     }
 
     /// When it is time for that; `None`: when the next turn is over, or never again.
-    pub fn look_ahead_at(&self) -> Option<Instant> {
-        self.ahead.at()
+    pub fn look_ahead_at(&self, is_up_to_date: bool) -> Option<Instant> {
+        self.ahead.at(is_up_to_date)
     }
 
-    /// Told whenever something became visible that did not at once: for the next turn to take note of.
+    /// Told whenever something became visible that did not at once, or was looked up ahead: for the next turn to take note of.
     pub fn shown(&self) -> Arc<Notify> {
         self.database.taken()
     }

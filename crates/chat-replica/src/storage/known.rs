@@ -32,6 +32,7 @@ pub(super) struct Known {
     marks: MarksTable,
     /// Of which neighbours the marks have been looked up.
     asked: Vec<bool>,
+    deleted: u64,
 }
 
 impl Known {
@@ -49,6 +50,7 @@ impl Known {
             names: Names::new(sets),
             marks: MarksTable::new(marks),
             asked: vec![false; marks.div_ceil(NEIGHBOURS as usize)],
+            deleted: 0,
         }
     }
 
@@ -64,8 +66,14 @@ impl Known {
 
     /// That it is not so any more.
     pub fn forget_account(&mut self, account: &Account) {
+        self.deleted += 1;
         self.names.remove(&account.name);
         self.accounts.pop(&account.id);
+    }
+
+    /// How many were deleted since the start: what was read before the last of them may be of that one.
+    pub fn deleted(&self) -> u64 {
+        self.deleted
     }
 
     /// Whose name it is, if that account is not deleted.
@@ -104,7 +112,7 @@ impl Known {
     }
 
     /// Whether nobody has asked this before, of neighbours that can all be known at the same time.
-    pub fn is_first_to_ask(&mut self, neighbours: u64) -> bool {
+    pub fn asks_first(&mut self, neighbours: u64) -> bool {
         let asked = usize::try_from(neighbours).ok().and_then(|number| self.asked.get_mut(number));
         asked.is_some_and(|asked| !std::mem::replace(asked, true))
     }

@@ -28,7 +28,7 @@
 //! | `wal` | SQLite's write-ahead log: how long it gets, and how it goes into the database |
 //! | `write_back` | what they changed and is not written yet |
 //! | `known` | the rows that they look up again and again |
-//! | `ahead` | what sends will need of those, looked up between turns after a start |
+//! | `ahead` | what sends will need of those, looked up after a start by a thread and between turns |
 //! | `readers` | connections that look at the state beside the writer |
 //! | `migrations` | numbered changes of the schema |
 //! | `varint` | numbers in blocks |

@@ -106,6 +106,15 @@ pub(super) fn open(database: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// If the write-ahead log wants a moment without looks, this thread gives it one.
+pub(super) fn give_way(directory: &DataDirectory) {
+    let Some(since) = *directory.crowded.borrow() else { return };
+    // No longer: perhaps nobody writes any more, and then there is nothing to make room for.
+    while directory.crowded.borrow().is_some() && since.elapsed() < GIVE_WAY {
+        std::thread::sleep(GIVE_WAY / 50);
+    }
+}
+
 impl Shared {
     /// Whether one more connection is to [`work`](Self::work).
     fn put_in_line(&self, look: Look) -> bool {
@@ -120,7 +129,7 @@ impl Shared {
     fn work(&self) {
         let mut connection = self.line().idle.pop();
         while let Some(look) = self.next(&mut connection) {
-            self.give_way();
+            give_way(&self.directory);
             // Whoever asked hears of it as of the process's end; the others in line must not wait for ever.
             if catch_unwind(AssertUnwindSafe(|| look(self, &mut connection))).is_err() {
                 connection = None;
@@ -137,15 +146,6 @@ impl Shared {
             line.idle.extend(connection.take());
         }
         next
-    }
-
-    /// If the write-ahead log wants a moment without looks, this thread gives it one.
-    fn give_way(&self) {
-        let Some(since) = *self.directory.crowded.borrow() else { return };
-        // No longer: perhaps nobody writes any more, and then there is nothing to make room for.
-        while self.directory.crowded.borrow().is_some() && since.elapsed() < GIVE_WAY {
-            std::thread::sleep(GIVE_WAY / 50);
-        }
     }
 
     /// After an error, the connection is not used again.

@@ -209,7 +209,7 @@ impl<'w> CachedState<'w> {
     /// SQLite's own.
     pub(super) fn learn_marks(&self, number: u64) -> Result<()> {
         let known = &mut *self.cache.known.borrow_mut();
-        if !known.is_first_to_ask(number) {
+        if !known.asks_first(number) {
             return Ok(());
         }
         let mut held = self.database()?.marks_of_neighbours(number)?.into_iter().peekable();
