@@ -212,16 +212,13 @@ impl<'w> CachedState<'w> {
         if !known.asks_first(number) {
             return Ok(());
         }
-        let mut held = self.database()?.marks_of_neighbours(number)?.into_iter().peekable();
-        for id in (number * NEIGHBOURS).max(1)..(number + 1) * NEIGHBOURS {
-            let marks = held.next_if(|(account, _)| *account == id).map_or_else(Marks::default, |(_, marks)| marks);
-            let account = AccountId(id);
+        let accounts = (number * NEIGHBOURS).max(1)..(number + 1) * NEIGHBOURS;
+        self.database()?.each_with_marks(accounts.map(Ok), |account, marks| {
             // What is not written yet is newer.
             if !self.cache.unwritten().any(|unwritten| unwritten.marks.contains_key(&account)) {
                 known.offer_marks(account, marks);
             }
-        }
-        Ok(())
+        })
     }
 }
 

@@ -120,7 +120,7 @@ impl Asked {
 
     /// What was found is kept, and more is asked for, if there is any.
     fn keep(self, found: &Found, known: &mut Known) -> Next {
-        let Asked { names, left, deleted, .. } = self;
+        let Asked { names, left, deleted } = self;
         // Perhaps one of these was deleted since: then they are left for whoever wants one.
         let are_sure = deleted == known.deleted();
         let rest = left.saturating_sub(found.len());

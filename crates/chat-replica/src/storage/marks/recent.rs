@@ -77,15 +77,22 @@ impl SqliteState<'_> {
         Ok(held)
     }
 
-    /// All that a run has.
-    pub(super) fn all_recent_marks(&self, run: Run) -> Result<Held> {
+    /// What a run has, the lowest accounts first: at least so many, or all that there are.
+    fn lowest_recent_marks(&self, run: Run, limit: usize) -> Result<Held> {
         let mut statement = self.prepare(FORWARDS)?;
         let mut rows = statement.query([run.key(0), run.key(LARGEST_ACCOUNT)])?;
-        let mut held = Held::with_capacity(run.marks);
-        while let Some(row) = rows.next()? {
+        let mut held = Held::with_capacity(run.marks.min(limit));
+        while held.len() < limit
+            && let Some(row) = rows.next()?
+        {
             held.extend(run.read(row, &ALL)?);
         }
         Ok(held)
+    }
+
+    /// All that a run has.
+    pub(super) fn all_recent_marks(&self, run: Run) -> Result<Held> {
+        self.lowest_recent_marks(run, usize::MAX)
     }
 
     /// Adds marks, which ascend by account, as the newest run. Returns the runs that there are then, the newest first.
@@ -119,14 +126,7 @@ impl SqliteState<'_> {
 
     /// Takes marks out of the oldest run, the lowest accounts first: about so many, or all that it has.
     pub(super) fn take_oldest(&self, oldest: Run, limit: usize) -> Result<Held> {
-        let mut statement = self.prepare(FORWARDS)?;
-        let mut rows = statement.query([oldest.key(0), oldest.key(LARGEST_ACCOUNT)])?;
-        let mut taken = Held::new();
-        while taken.len() < limit.max(TOGETHER) {
-            let Some(row) = rows.next()? else { break };
-            taken.extend(oldest.read(row, &ALL)?);
-        }
-        drop(rows);
+        let taken = self.lowest_recent_marks(oldest, limit.max(TOGETHER))?;
         let last = taken.last().map_or(LARGEST_ACCOUNT, |(account, _)| *account);
         self.remove_until(oldest, last, oldest.marks.saturating_sub(taken.len()))?;
         Ok(taken)
