@@ -4,6 +4,7 @@
 //! beginning again.
 
 use super::directory::DataDirectory;
+use super::joined::Joined;
 use super::log_table;
 use super::state::SqliteState;
 use super::tail::Tail;
@@ -14,7 +15,6 @@ use rusqlite::{Connection, Result};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -72,9 +72,10 @@ fn sync(connection: &Connection) -> Result<()> {
 /// The thread. It has the writer's connection while it is at work. Dropping this waits until it is done.
 #[derive(Debug)]
 pub(super) struct Intake {
-    orders: Option<SyncSender<(Connection, Arc<Batch>)>>,
+    /// Without it, the thread ends.
+    orders: SyncSender<(Connection, Arc<Batch>)>,
+    _thread: Joined,
     done: Receiver<(Connection, Result<Duration>)>,
-    thread: Option<JoinHandle<()>>,
     /// Told whenever a batch was taken in.
     pub taken: Arc<Notify>,
 }
@@ -87,16 +88,13 @@ impl Intake {
         let (outbox, done) = sync_channel(1);
         let taken = Arc::new(Notify::new());
         let tell = taken.clone();
-        let thread = std::thread::Builder::new().name("intake".into()).spawn(move || {
-            work(&inbox, &outbox, &tell, &directory);
-        })?;
-        Ok(Intake { orders: Some(orders), done, thread: Some(thread), taken })
+        let thread = Joined::start("intake", move || work(&inbox, &outbox, &tell, &directory))?;
+        Ok(Intake { orders, _thread: thread, done, taken })
     }
 
     /// Has the batch written. One at a time: there is one connection.
     pub fn begin(&self, connection: Connection, batch: Arc<Batch>) -> io::Result<()> {
-        let orders = self.orders.as_ref().ok_or_else(ended)?;
-        orders.send((connection, batch)).map_err(|_| ended())
+        self.orders.send((connection, batch)).map_err(|_| ended())
     }
 
     /// The connection, and what came of the batch, if it is done; with `wait`, once it is.
@@ -109,16 +107,6 @@ impl Intake {
             Ok(done) => Ok(Some(done)),
             Err(Empty) => Ok(None),
             Err(Disconnected) => Err(ended()),
-        }
-    }
-}
-
-impl Drop for Intake {
-    fn drop(&mut self) {
-        self.orders = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic there was told by the panic hook.
-            let _ = thread.join();
         }
     }
 }

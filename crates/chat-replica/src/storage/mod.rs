@@ -30,6 +30,7 @@
 //! | `known` | the rows that they look up again and again |
 //! | `ahead` | what sends will need of those, looked up after a start by a thread and between turns |
 //! | `readers` | connections that look at the state beside the writer |
+//! | `joined` | threads that are waited for |
 //! | `migrations` | numbered changes of the schema |
 //! | `varint` | numbers in blocks |
 //! | `words` | SQLite's errors, in words that say what to do |
@@ -45,6 +46,7 @@ mod direct;
 pub mod directory;
 pub mod disk;
 mod intake;
+mod joined;
 mod known;
 pub(crate) mod log_table;
 pub(crate) mod mark;

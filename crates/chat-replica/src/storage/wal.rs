@@ -8,6 +8,7 @@
 
 use super::directory::DataDirectory;
 use super::disk::{connect, keep_log_on_close};
+use super::joined::Joined;
 use crate::failpoint::{Point, reach};
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -17,7 +18,6 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -51,7 +51,7 @@ enum Stage {
 #[derive(Debug)]
 pub(crate) struct Checkpointer {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    _thread: Joined,
 }
 
 #[derive(Debug)]
@@ -74,12 +74,12 @@ impl Checkpointer {
         let (stage, moved) = (Mutex::new(Stage::Idle), Condvar::new());
         let shared = Arc::new(Shared { directory, stage, moved, wake, failed });
         let (moving, own) = (shared.clone(), open(&shared.directory.database())?);
-        let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || moving.run(&own, &wakes));
+        let thread = Joined::start("checkpoint", move || moving.run(&own, &wakes));
         let thread = thread.map_err(|_| rusqlite::Error::InvalidQuery)?;
         let after = shared.clone();
         connection.pragma_update(None, "journal_size_limit", KEPT_BYTES)?;
         connection.wal_hook(Some(move |log: &mut Wal, pages| after.committed(log, pages)))?;
-        Ok(Checkpointer { shared, thread: Some(thread) })
+        Ok(Checkpointer { shared, _thread: thread })
     }
 
     /// Why the last commit failed, if that came after all was written.
@@ -91,10 +91,6 @@ impl Checkpointer {
 impl Drop for Checkpointer {
     fn drop(&mut self) {
         *lock(&self.shared.wake) = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic there was told by the panic hook.
-            let _ = thread.join();
-        }
     }
 }
 

@@ -2,13 +2,13 @@
 
 use super::NAMES;
 use crate::storage::directory::DataDirectory;
+use crate::storage::joined::Joined;
 use crate::storage::state::{SqliteState, checked, number, page};
 use crate::storage::{damage, readers};
 use chat_core::{AccountId, Username};
 use rusqlite::{Connection, Result};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::thread::JoinHandle;
 use tokio::sync::Notify;
 
 /// So many at a time.
@@ -32,9 +32,10 @@ pub(super) enum Answer {
 /// The thread. Dropping it waits until it has ended.
 #[derive(Debug)]
 pub(super) struct Names {
-    asks: Option<SyncSender<Option<Username>>>,
+    /// Without it, the thread ends.
+    asks: SyncSender<Option<Username>>,
+    _thread: Joined,
     answers: Receiver<Result<Found>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Names {
@@ -51,17 +52,15 @@ impl Names {
                 answered.notify_one();
             }
         };
-        let thread = std::thread::Builder::new().name("names".into()).spawn(run);
+        let thread = Joined::start("names", run);
         let thread = thread.inspect_err(|error| tracing::warn!(%error, "names are not looked up ahead")).ok()?;
-        Some(Names { asks: Some(asks), answers, thread: Some(thread) })
+        Some(Names { asks, _thread: thread, answers })
     }
 
     /// Asks for the names after this one, as they are then or later. Whoever asks has had the answer to what was asked before.
     pub fn ask(&self, after: Option<Username>) {
-        if let Some(asks) = &self.asks {
-            // Whoever wants to hear it hears that it has ended.
-            let _ = asks.send(after);
-        }
+        // Whoever wants to hear it hears that it has ended.
+        let _ = self.asks.send(after);
     }
 
     /// The answer, if there is one.
@@ -78,15 +77,6 @@ impl Names {
             }
             Err(TryRecvError::Empty) => Ok(Answer::NotYet),
             Err(TryRecvError::Disconnected) => Ok(Answer::Ended),
-        }
-    }
-}
-
-impl Drop for Names {
-    fn drop(&mut self) {
-        self.asks = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
         }
     }
 }
