@@ -7,10 +7,11 @@ use tokio::time::Instant;
 
 use crate::{
     call::Safety,
+    channel,
     discovery::Address,
     error::Error,
     model::{Account, Key, Leader},
-    owner::{Finder, Stale, endpoint},
+    owner::{Finder, Stale},
     session::Session,
     token::Token,
 };
@@ -112,7 +113,7 @@ impl Builder {
     pub fn connect_lazy(self) -> Result<Client, Error> {
         let mut addresses: Vec<Address> = Vec::new();
         for server in &self.servers {
-            if endpoint(server).is_none() {
+            if channel::origin(server).is_none() {
                 return Err(Error::Usage(format!("not an address of the form host:port: {server:?}")));
             }
             let address = Address::from(server.as_str());

@@ -38,7 +38,7 @@
 //! ```text
 //! Client, Session ──▶ Finder ──asks──▶ owner task ──FindLeader──▶ every replica
 //!        │               ◀──route── (watch channel)
-//!        ├──▶ unary calls, on the route's channel
+//!        ├──▶ unary calls, on the route's channel (one HTTP/2 connection per address)
 //!        ├──▶ queue ──▶ one SendStream, which takes what waits by itself; Outbox keeps what has no answer
 //!        │              send task: answers, deadlines, the next stream
 //!        └──▶ inbox task: one Inbox stream, resumed after its position
@@ -49,9 +49,11 @@
 mod admin;
 mod backoff;
 mod call;
+mod channel;
 mod client;
 mod discovery;
 mod error;
+mod exchange;
 mod history;
 mod inbox;
 mod line;

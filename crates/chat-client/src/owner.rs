@@ -20,9 +20,9 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
-use tonic::transport::{Channel, Endpoint};
 
 use crate::{
+    channel::Channel,
     discovery::{Address, HEAD_START, Probe, Search, Step},
     error::{Attempt, Error, Hint, explain},
     model::Epoch,
@@ -98,32 +98,10 @@ impl Channels {
             }
             self.addresses.push(address.clone());
         }
-        let channel = endpoint(address)?.connect_lazy();
+        let channel = Channel::to(address)?;
         self.channels.insert(address.clone(), channel.clone());
         Some(channel)
     }
-}
-
-/// `None`: not an address.
-pub(crate) fn endpoint(address: &str) -> Option<Endpoint> {
-    let (host, port) = address.rsplit_once(':')?;
-    if host.is_empty() || port.parse::<u16>().is_err() {
-        return None;
-    }
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
-    if endpoint.uri().path() != "/" || endpoint.uri().authority().is_none_or(|authority| authority.as_str() != address)
-    {
-        return None;
-    }
-    let endpoint = endpoint
-        .connect_timeout(PROBE_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(1))
-        .keep_alive_timeout(Duration::from_millis(1500))
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20);
-    Some(endpoint)
 }
 
 /// What was last heard from an address.
