@@ -33,6 +33,26 @@ pub(super) fn take(from: &mut &[u8]) -> Option<u64> {
 }
 
 fn take_long(from: &mut &[u8]) -> Option<u64> {
+    take_word(from).or_else(|| take_bytes(from))
+}
+
+/// Takes a number of up to eight bytes that others follow, without a branch for each byte: how many there are cannot be foreseen.
+/// `None`: it is none of those.
+#[inline]
+fn take_word(from: &mut &[u8]) -> Option<u64> {
+    const LASTS: u64 = 0x8080_8080_8080_8080;
+    let word = u64::from_le_bytes(*from.first_chunk()?);
+    let lasts = !word & LASTS;
+    let behind = lasts.checked_sub(1)?;
+    *from = &from[1 + behind.trailing_ones() as usize / 8..];
+    // Seven bits a byte, moved together by pairs.
+    let bits = word & (lasts ^ behind) & !LASTS;
+    let bits = (bits & 0x7f00_7f00_7f00_7f00) >> 1 | bits & 0x007f_007f_007f_007f;
+    let bits = (bits & 0x3fff_0000_3fff_0000) >> 2 | bits & 0x0000_3fff_0000_3fff;
+    Some((bits & 0x0fff_ffff_0000_0000) >> 4 | bits & 0x0fff_ffff)
+}
+
+fn take_bytes(from: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for shift in (0..64).step_by(7) {
         let byte = from.split_off_first().copied()?;
@@ -72,6 +92,15 @@ mod tests {
             let mut rest = bytes.as_slice();
             assert_eq!((take(&mut rest), take_signed(&mut rest)), (Some(number), Some(number.cast_signed())));
             assert!(rest.is_empty());
+            // Whatever follows, and however much.
+            for follows in [[0; 8], [0x80; 8], [0xff; 8]] {
+                for length in 0..=8 {
+                    let all = [bytes.as_slice(), &follows[..length]].concat();
+                    let mut rest = all.as_slice();
+                    assert_eq!((take(&mut rest), take_signed(&mut rest)), (Some(number), Some(number.cast_signed())));
+                    assert_eq!(rest, &follows[..length]);
+                }
+            }
         }
     }
 

@@ -6,8 +6,8 @@ use rusqlite::Result;
 
 /// A slice takes so many blocks of each run at most: some 40,000 postings of eight runs.
 const BLOCKS: usize = 12;
-/// A block has so many postings, about.
-const POSTINGS: usize = 430;
+/// One block of each run for so many messages: what is left of the last one is written again, so the more a slice has, the less that costs.
+const PER_BLOCK: usize = 128;
 /// Postings of both indexes that are moved with each message that comes in. Each goes through five or six runs in a life.
 const PER_MESSAGE: usize = 16;
 /// And so many with each batch. A small batch is written within a turn, and everybody waits for it; a slice is a block of each run at least, some thousands more.
@@ -30,6 +30,7 @@ impl Postings<'_> {
     /// SQLite's own.
     pub(super) fn merge(self, messages: usize) -> Result<()> {
         let mut left = PER_BATCH + PER_MESSAGE * messages;
+        let blocks = (messages / PER_BLOCK).clamp(1, BLOCKS);
         loop {
             let mut runs = self.runs()?;
             if let Some(sources) = ripe(&runs) {
@@ -38,9 +39,9 @@ impl Postings<'_> {
             }
             // The newest first: they are the smallest, and there are the most of them.
             let Some(target) = runs.iter().find_map(|run| run.target) else { return Ok(()) };
-            let sources: Vec<_> = runs.iter().filter(|run| run.target == Some(target)).map(|run| run.number).collect();
-            // Half of it in each index.
-            let blocks = (left / (2 * POSTINGS * sources.len())).clamp(1, BLOCKS);
+            // The oldest first.
+            let sources = runs.iter().rev().filter(|run| run.target == Some(target));
+            let sources: Vec<_> = sources.map(|run| run.number).collect();
             let moved = self.slice(Index::Mailboxes, &sources, target, blocks)?;
             self.grown(target, moved)?;
             let also = self.slice(Index::Conversations, &sources, target, blocks)?;
@@ -63,10 +64,16 @@ impl Postings<'_> {
 
     /// Moves the lowest postings of the runs, of so many blocks of each at most, and returns how many. 0: there are none.
     fn slice(self, index: Index, sources: &[u64], target: u64, blocks: usize) -> Result<usize> {
-        let heads: Vec<_> = sources.iter().map(|run| self.head(index, *run, blocks)).collect::<Result<_>>()?;
-        // Of a run that has more, nothing is known beyond this.
-        let end = heads.iter().filter(|head| head.more).filter_map(|head| head.postings.last()).min();
-        let end = end.copied().unwrap_or([u64::MAX; 3]);
+        // The oldest are the largest, and of the others no more is read than goes along.
+        let (mut heads, mut end) = (Vec::with_capacity(sources.len()), [u64::MAX; 3]);
+        for run in sources {
+            let head = self.head(index, *run, blocks, end)?;
+            if let Some(last) = head.postings.last().filter(|_| head.more) {
+                // Nothing is known of what follows.
+                end = end.min(*last);
+            }
+            heads.push(head);
+        }
         let mut moved = Vec::new();
         for (head, run) in heads.iter().zip(sources) {
             let (out, rest) = head.postings.split_at(head.postings.partition_point(|posting| *posting <= end));
@@ -86,17 +93,46 @@ impl Postings<'_> {
         Ok(moved.len())
     }
 
-    fn head(self, index: Index, run: u64, blocks: usize) -> Result<Head> {
+    /// The next blocks of a run: no more than so many, and none that begins behind `end`.
+    fn head(self, index: Index, run: u64, blocks: usize, end: Posting) -> Result<Head> {
         let mut statement = self.connection.prepare_cached(index.forwards())?;
         let mut rows = statement.query(key(run, [0; 3]))?;
         let mut head = Head { postings: Vec::new(), firsts: Vec::new(), more: false };
         while let Some(row) = rows.next()? {
-            if head.firsts.len() == blocks {
+            if head.firsts.len() == blocks || head.postings.last() > Some(&end) {
                 head.more = true;
                 break;
             }
             head.firsts.push(read(row, &mut head.postings)?);
         }
         Ok(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::migrations;
+    use rusqlite::Connection;
+
+    #[test]
+    fn of_a_run_no_more_is_read_than_can_go_along() {
+        let mut connection = Connection::open_in_memory().expect("a database");
+        migrations::migrate(&mut connection).expect("made");
+        let postings = Postings::new(&connection);
+        postings.write(Index::Mailboxes, 1, (1..=100_000).map(|at| [at, 1, at])).expect("written");
+        let head = |blocks, end| postings.head(Index::Mailboxes, 1, blocks, end).expect("read");
+        let all = head(usize::MAX, [u64::MAX; 3]);
+        assert!(all.firsts.len() > 20 && all.postings.len() == 100_000 && !all.more);
+        let some = head(12, [u64::MAX; 3]);
+        assert!(some.firsts == all.firsts[..12] && some.more);
+        let none_behind = |end: Posting| {
+            let head = head(12, end);
+            assert!(head.more && head.postings.last() > Some(&end));
+            head.firsts.len()
+        };
+        assert_eq!(none_behind([1, 1, 1]), 1);
+        let [x, ..] = all.firsts[2];
+        assert_eq!([none_behind([x - 2, 1, x - 2]), none_behind([x, 1, x])], [2, 3]);
     }
 }
