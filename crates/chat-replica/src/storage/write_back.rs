@@ -18,7 +18,7 @@ use chat_core::{
 };
 use rusqlite::Result;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +52,8 @@ pub(crate) struct Waiting {
     names: BTreeMap<Username, AccountId>,
     /// `None`: it has ended.
     sessions: BTreeMap<TokenHash, Option<Session>>,
-    marks: BTreeMap<AccountId, Marks>,
+    /// They are sorted when they are written.
+    marks: HashMap<AccountId, Marks>,
     messages: Vec<Arc<Message>>,
     requests: BTreeMap<Place, RequestRecord>,
     bytes: usize,

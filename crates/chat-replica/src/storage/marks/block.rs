@@ -66,18 +66,23 @@ pub(super) fn find(held: &[(u64, Marks)], account: u64) -> Option<Marks> {
 }
 
 /// Both; where both have something, what is new.
-pub(super) fn over(old: Held, new: &[(u64, Marks)]) -> Held {
-    if old.is_empty() {
-        return new.to_vec();
-    }
-    let mut both = Held::with_capacity(old.len() + new.len());
-    let mut new = new.iter().copied().peekable();
-    for (account, marks) in old {
-        both.extend(std::iter::from_fn(|| new.next_if(|(other, _)| *other < account)));
-        both.push(new.next_if(|(other, _)| *other == account).unwrap_or((account, marks)));
-    }
-    both.extend(new);
-    both
+pub(super) fn over(mut old: Held, new: &[(u64, Marks)]) -> Held {
+    old.extend_from_slice(new);
+    keep_last(&mut old);
+    old
+}
+
+/// Sorts marks by account. Of several of one account, the last count.
+pub(super) fn keep_last(held: &mut Held) {
+    // Two that are sorted already, one after the other, are merged.
+    held.sort_by_key(|(account, _)| *account);
+    held.dedup_by(|later, kept| {
+        let same = later.0 == kept.0;
+        if same {
+            *kept = *later;
+        }
+        same
+    });
 }
 
 #[cfg(test)]

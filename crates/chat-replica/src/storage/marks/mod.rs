@@ -106,14 +106,7 @@ impl SqliteState<'_> {
     /// Keeps the marks of existing mailboxes. Of several of one account, the last count.
     pub(crate) fn set_all_marks(&mut self, all: impl IntoIterator<Item = (AccountId, Marks)>) -> Result<()> {
         let mut all: Held = all.into_iter().map(|(account, marks)| (account.0, marks)).collect();
-        all.sort_by_key(|(account, _)| *account);
-        all.dedup_by(|later, kept| {
-            let same = later.0 == kept.0;
-            if same {
-                *kept = *later;
-            }
-            same
-        });
+        block::keep_last(&mut all);
         if all.is_empty() {
             return Ok(());
         }
