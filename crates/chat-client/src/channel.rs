@@ -4,10 +4,14 @@
 //! is open: two writes, two reads and three wake-ups for a request, where this has one write. Figures are in docs/notebook.md (2026-11-28).
 
 use std::{
-    io,
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    future::poll_fn,
+    io::{self, IoSlice},
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -22,7 +26,7 @@ use h2::{
 };
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::{sleep, timeout},
 };
@@ -45,6 +49,10 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// What may be on its way to one call, and to all of a connection. A page of messages comes in one go.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// So many streams at most before the other side has said how many it allows.
+const STREAMS_AT_FIRST: usize = 100;
+/// An inbox that nobody reads holds messages of some 60 bytes up to its window. `h2` counts each as 256, and takes 2 MiB of them for an attack.
+const SMALL_FRAMES: usize = 64 << 20;
 /// Headers of an answer, with the details of an error in them.
 const MOST_HEADERS: u32 = 16 * 1024;
 
@@ -62,9 +70,24 @@ pub(crate) fn origin(address: &str) -> Option<Uri> {
 pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Io for T {}
 
+/// A connection to open streams on.
+#[derive(Debug)]
+struct Opened {
+    /// Where the other side allows no more streams, callers wait here for their turn, and whoever gives up leaves nothing behind.
+    requests: tokio::sync::Mutex<SendRequest<Bytes>>,
+    /// To ask whether it lives.
+    witness: SendRequest<Bytes>,
+}
+
+impl Opened {
+    fn lives(&self) -> bool {
+        matches!(self.witness.clone().ready().now_or_never(), Some(Ok(_)))
+    }
+}
+
 /// Why there is no connection; all who waited for it are told.
 type Failure = Arc<io::Error>;
-type Making = Shared<BoxFuture<'static, Result<SendRequest<Bytes>, Failure>>>;
+type Making = Shared<BoxFuture<'static, Result<Arc<Opened>, Failure>>>;
 
 /// Cheap to clone: all clones use one connection, which ends when the last of them, and of the calls, is dropped.
 #[derive(Debug, Clone)]
@@ -84,40 +107,45 @@ impl Channel {
     }
 
     /// The connection, made if there is none that lives.
-    async fn connection(&self) -> Result<SendRequest<Bytes>, ConnectError> {
+    async fn connection(&self) -> Result<Arc<Opened>, ConnectError> {
         // What was made while nobody waited for it may be gone again.
         for _ in 0..3 {
             match self.last() {
                 Ok(connection) => return Ok(connection),
-                Err(making) => drop(making.await.map_err(|failure| not_connected(failure.kind(), &*failure))?),
+                Err(making) => drop(making.await.map_err(|failure| not_connected(failure.kind(), &failure))?),
             }
         }
         Err(not_connected(io::ErrorKind::ConnectionReset, &"closed as soon as it was made"))
     }
 
     /// The connection if there is one, or else what makes it.
-    fn last(&self) -> Result<SendRequest<Bytes>, Making> {
+    fn last(&self) -> Result<Arc<Opened>, Making> {
         // Nothing in here can panic half way, so a poisoned lock holds sound data.
         let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(making) = &*last {
             match making.peek() {
                 None => return Err(making.clone()),
-                Some(Ok(connection)) => {
-                    if let Some(Ok(living)) = connection.clone().ready().now_or_never() {
-                        return Ok(living);
-                    }
-                }
-                Some(Err(_)) => {}
+                Some(Ok(connection)) if connection.lives() => return Ok(connection.clone()),
+                Some(_) => {}
             }
         }
         Err(last.insert(connect(self.0.origin.clone()).shared()).clone())
     }
 
     async fn call(self, request: Request<Body>) -> Result<Response<Answer>, Status> {
-        let connection = self.connection().await.map_err(|error| Status::from_error(Box::new(error)))?;
         let (mut head, body) = request.into_parts();
         head.uri = self.absolute(head.uri)?;
-        exchange::begin(connection, Request::from_parts(head, ()), body)?.await
+        let answer = self.begin(Request::from_parts(head, ()), body).await;
+        answer.map_err(|error| Status::from_error(Box::new(error)))?.await
+    }
+
+    /// Opens a stream. Until it is open, nothing was asked for.
+    async fn begin(&self, head: Request<()>, body: Body) -> Result<exchange::Answering, ConnectError> {
+        let connection = self.connection().await?;
+        let mut requests = connection.requests.lock().await;
+        let gone = |error: h2::Error| not_connected(kind(&error), &error);
+        poll_fn(|cx| requests.poll_ready(cx)).await.map_err(gone)?;
+        exchange::begin(&mut requests, head, body).map_err(gone)
     }
 
     fn absolute(&self, uri: Uri) -> Result<Uri, Status> {
@@ -148,14 +176,17 @@ fn not_connected(kind: io::ErrorKind, why: &dyn std::fmt::Display) -> ConnectErr
 }
 
 /// In a task of its own: whoever gives up waiting takes it from nobody.
-fn connect(origin: Uri) -> BoxFuture<'static, Result<SendRequest<Bytes>, Failure>> {
+fn connect(origin: Uri) -> BoxFuture<'static, Result<Arc<Opened>, Failure>> {
     let made = tokio::spawn(async move {
         match timeout(CONNECT_TIMEOUT, dial(origin)).await {
             Ok(made) => made,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
     });
-    async move { made.await.map_err(io::Error::other).flatten().map_err(Arc::new) }.boxed()
+    let opened = |requests: SendRequest<Bytes>| {
+        Arc::new(Opened { witness: requests.clone(), requests: tokio::sync::Mutex::new(requests) })
+    };
+    async move { made.await.map_err(io::Error::other).flatten().map(opened).map_err(Arc::new) }.boxed()
 }
 
 async fn dial(origin: Uri) -> io::Result<SendRequest<Bytes>> {
@@ -164,21 +195,25 @@ async fn dial(origin: Uri) -> io::Result<SendRequest<Bytes>> {
     // Of several addresses of a name, each has its part of the time.
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     let stream: TokioIo<TcpStream> = connector.call(origin).await.map_err(refused)?;
-    shake_hands(stream.into_inner()).await.map_err(|error| {
-        let kind = error.get_io().map_or(io::ErrorKind::Other, io::Error::kind);
-        io::Error::new(kind, error.to_string())
-    })
+    shake_hands(stream.into_inner()).await.map_err(|error| io::Error::new(kind(&error), error.to_string()))
+}
+
+fn kind(error: &h2::Error) -> io::ErrorKind {
+    error.get_io().map_or(io::ErrorKind::Other, io::Error::kind)
 }
 
 pub(crate) async fn shake_hands<T: Io>(stream: T) -> Result<SendRequest<Bytes>, h2::Error> {
+    let heard = Heard::default();
     let handshake = h2::client::Builder::new()
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MOST_HEADERS)
-        .handshake(stream);
+        .initial_max_send_streams(STREAMS_AT_FIRST)
+        .data_frame_budget(SMALL_FRAMES)
+        .handshake(Listening { stream, heard: heard.clone() });
     let (requests, connection) = handshake.await?;
-    tokio::spawn(drive(connection));
+    tokio::spawn(drive(connection, heard));
     Ok(requests)
 }
 
@@ -192,24 +227,86 @@ fn refused(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
 }
 
 /// Reads and writes, until nobody uses the connection any more or the other side is gone or silent. What is under way then fails.
-async fn drive<T: Io>(mut connection: Connection<T, Bytes>) {
+async fn drive<T: Io>(mut connection: Connection<Listening<T>, Bytes>, heard: Heard) {
     match connection.ping_pong() {
-        Some(pings) => drop(select(connection, pin!(keep_alive(pings))).await),
+        Some(pings) => drop(select(connection, pin!(keep_alive(pings, heard))).await),
         None => drop(connection.await),
     }
 }
 
-/// Ends when the other side is silent.
-async fn keep_alive(mut pings: PingPong) {
+/// Ends when the other side is silent. Whoever is still sending is not: on a slow line, its answer to a ping is behind that.
+async fn keep_alive(mut pings: PingPong, heard: Heard) {
     loop {
         sleep(KEEP_ALIVE).await;
-        let Ok(Ok(_)) = timeout(KEEP_ALIVE_TIMEOUT, pings.ping(Ping::opaque())).await else { return };
+        if heard.take() {
+            continue;
+        }
+        if pings.send_ping(Ping::opaque()).is_err() {
+            return;
+        }
+        loop {
+            match timeout(KEEP_ALIVE_TIMEOUT, poll_fn(|cx| pings.poll_pong(cx))).await {
+                Ok(Ok(_)) => break,
+                Err(_) if heard.take() => {}
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Whether something was read since somebody asked.
+#[derive(Debug, Clone, Default)]
+struct Heard(Arc<AtomicBool>);
+
+impl Heard {
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// A stream that tells when something is read.
+struct Listening<T> {
+    stream: T,
+    heard: Heard,
+}
+
+impl<T: Io> AsyncRead for Listening<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        self.heard.0.store(true, Ordering::Relaxed);
+        Poll::Ready(read)
+    }
+}
+
+impl<T: Io> AsyncWrite for Listening<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::{net::TcpListener, sync::oneshot};
 
     use super::*;
     use crate::error::{Verdict, explain, judge};
@@ -292,5 +389,52 @@ mod tests {
         let ((), answer) = tokio::join!(accept, channel.call(request()));
         let Err(status) = answer else { panic!("an answer") };
         assert_eq!(judge(&status), Verdict::Elsewhere { hint: None, done: true }, "{status:?}");
+    }
+
+    /// Where no more streams are allowed, whoever gives up waiting has asked for nothing.
+    #[tokio::test]
+    async fn calls_wait_for_their_turn_and_leave_nothing_behind() {
+        let (listener, channel) = listener().await;
+        let (mut came, mut go_on) = (oneshot::channel(), oneshot::channel());
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let mut server = h2::server::Builder::new().max_concurrent_streams(1).handshake::<_, Bytes>(stream);
+            let mut server = (&mut server).await.expect("a handshake");
+            let mut asked = Vec::new();
+            let (request, mut respond) = server.accept().await.expect("a request").expect("a sound one");
+            asked.push(request.uri().path().to_owned());
+            came.0.send(()).expect("somebody waits");
+            // Until others have come and gone.
+            tokio::select! {
+                told = &mut go_on.1 => told.expect("no panic"),
+                _ = server.accept() => panic!("a second stream"),
+            }
+            respond.send_response(Response::new(()), true).expect("an answer");
+            while let Some(accepted) = server.accept().await {
+                let (request, mut respond) = accepted.expect("a sound request");
+                asked.push(request.uri().path().to_owned());
+                // Who has given up does not wait for it.
+                let _ = respond.send_response(Response::new(()), true);
+            }
+            asked
+        });
+        let first = tokio::spawn(channel.clone().call(request()));
+        (&mut came.1).await.expect("the first");
+        let named = |path: &str| Request::post(path).body(Body::empty()).expect("a request");
+        for _ in 0..40 {
+            let mut gives_up = channel.clone().call(named("/a.Service/GivesUp")).boxed();
+            assert!((&mut gives_up).now_or_never().is_none());
+        }
+        let mut last = channel.clone().call(named("/a.Service/Last")).boxed();
+        assert!((&mut last).now_or_never().is_none());
+        go_on.0.send(()).expect("the server waits");
+        assert!(last.await.is_ok());
+        assert!(first.await.expect("no panic").is_ok());
+        drop(channel);
+        let asked = server.await.expect("no panic");
+        assert_eq!(asked.first().map(String::as_str), Some("/a.Service/Method"));
+        assert_eq!(asked.last().map(String::as_str), Some("/a.Service/Last"));
+        // One of those may have been let in line before the other side had said that it allows one.
+        assert!(asked.len() <= 3, "{asked:?}");
     }
 }

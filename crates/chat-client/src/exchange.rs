@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use h2::{
     Reason, RecvStream, SendStream,
     client::{ResponseFuture, SendRequest},
@@ -23,20 +23,26 @@ use tonic::{
     },
 };
 
+/// An answer on its way.
+pub(crate) type Answering = BoxFuture<'static, Result<Response<Answer>, Status>>;
+
 /// Opens a stream and sends what is there: a call with one message leaves in one write with it. Whatever comes later is sent by a task, which ends
 /// with the answer or with the future that is returned.
+///
+/// # Errors
+/// `h2`'s own, and then nothing was sent.
 pub(crate) fn begin(
-    mut connection: SendRequest<Bytes>,
+    connection: &mut SendRequest<Bytes>,
     head: Request<()>,
     body: Body,
-) -> Result<impl Future<Output = Result<Response<Answer>, Status>> + Send, Status> {
-    let (response, stream) = connection.send_request(head, false).map_err(failed)?;
+) -> Result<Answering, h2::Error> {
+    let (response, stream) = connection.send_request(head, false)?;
     let mut sending = Sending { body, stream, begun: false, held: None };
     let sender = match (&mut sending).now_or_never() {
         Some(()) => Sender(None),
         None => Sender(Some(tokio::spawn(sending).abort_handle())),
     };
-    Ok(answered(response, sender))
+    Ok(answered(response, sender).boxed())
 }
 
 async fn answered(response: ResponseFuture, sender: Sender) -> Result<Response<Answer>, Status> {
@@ -184,7 +190,7 @@ mod tests {
     use futures_util::{StreamExt as _, stream};
     use h2::server::SendResponse;
     use http_body::Body as _;
-    use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+    use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, split};
     use tonic::codegen::http::HeaderMap;
 
     use super::*;
@@ -267,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_with_one_message_leaves_in_one_write() {
-        let (connection, writes, mut server) = connected().await;
+        let (mut connection, writes, mut server) = connected().await;
         let server = tokio::spawn(async move {
             let mut ends = Vec::new();
             while let Some(accepted) = server.accept().await {
@@ -283,7 +289,7 @@ mod tests {
         // The first goes with what each side says about itself.
         for _ in 0..3 {
             before = writes.load(Ordering::Relaxed);
-            let call = begin(connection.clone(), head(), one("hello")).expect("a call");
+            let call = begin(&mut connection, head(), one("hello")).expect("a call");
             assert!(frames(call.await.expect("an answer").into_body()).await.is_empty());
         }
         assert_eq!(writes.load(Ordering::Relaxed) - before, 1);
@@ -293,7 +299,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_has_its_messages_and_its_trailers() {
-        let (connection, _, server) = connected().await;
+        let (mut connection, _, server) = connected().await;
         let server = tokio::spawn(async move {
             let (_, mut respond) = accept(server).await;
             let mut stream = respond.send_response(Response::new(()), false).expect("an answer");
@@ -303,7 +309,7 @@ mod tests {
             trailers.insert("grpc-status", "0".parse().expect("a value"));
             stream.send_trailers(trailers).expect("trailers");
         });
-        let call = begin(connection, head(), one("hello")).expect("a call");
+        let call = begin(&mut connection, head(), one("hello")).expect("a call");
         let mut frames = frames(call.await.expect("an answer").into_body()).await;
         server.await.expect("no panic");
         let trailers = frames.pop().expect("frames").expect("sound").into_trailers().expect("trailers");
@@ -315,14 +321,14 @@ mod tests {
 
     #[tokio::test]
     async fn messages_are_asked_for_as_there_is_room() {
-        let (connection, _, mut server) = connected().await;
+        let (mut connection, _, mut server) = connected().await;
         let asked = Arc::new(AtomicUsize::new(0));
         let counter = asked.clone();
         let messages = stream::iter(0..100).map(move |byte| {
             counter.fetch_add(1, Ordering::Relaxed);
             Bytes::from(vec![byte; 50_000])
         });
-        let call = begin(connection, head(), body(messages)).expect("a call");
+        let call = begin(&mut connection, head(), body(messages)).expect("a call");
         let (request, mut respond) = server.accept().await.expect("a request").expect("a sound one");
         let mut stream = request.into_body();
         let answered = tokio::spawn(async move {
@@ -345,9 +351,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_leaves_though_the_next_is_not_there() {
-        let (connection, _, server) = connected().await;
+        let (mut connection, _, server) = connected().await;
         let messages = stream::iter([Bytes::from_static(b"hello")]).chain(stream::pending());
-        let call = begin(connection, head(), body(messages)).expect("a call");
+        let call = begin(&mut connection, head(), body(messages)).expect("a call");
         let (request, _respond) = accept(server).await;
         let mut stream = request.into_body();
         assert_eq!(stream.data().await.expect("data").expect("sound"), "hello");
@@ -359,8 +365,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_is_dropped_ends_its_request() {
-        let (connection, _, server) = connected().await;
-        let call = begin(connection, head(), body(stream::pending())).expect("a call");
+        let (mut connection, _, server) = connected().await;
+        let call = begin(&mut connection, head(), body(stream::pending())).expect("a call");
         let (request, mut respond) = accept(server).await;
         let _answering = respond.send_response(Response::new(()), false).expect("an answer");
         drop(call.await.expect("an answer"));
@@ -370,8 +376,8 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_answers_before_the_request_has_ended_may_refuse_the_rest() {
-        let (connection, _, server) = connected().await;
-        let call = begin(connection, head(), body(stream::pending())).expect("a call");
+        let (mut connection, _, server) = connected().await;
+        let call = begin(&mut connection, head(), body(stream::pending())).expect("a call");
         let (_request, mut respond) = accept(server).await;
         let mut answering = respond.send_response(Response::new(()), false).expect("an answer");
         answering.send_data(Bytes::from_static(b"no"), false).expect("a message");
@@ -383,15 +389,41 @@ mod tests {
         assert!(frames(answer).await.iter().all(Result::is_ok));
     }
 
+    /// A megabyte that takes ten seconds: the answer to a ping would be behind it.
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_line_is_not_silent() {
+        let ((near, line), (far_line, far)) = (tokio::io::duplex(1 << 20), tokio::io::duplex(4 << 20));
+        let ((mut from_near, mut to_near), (mut from_far, mut to_far)) = (split(line), split(far_line));
+        tokio::spawn(async move { tokio::io::copy(&mut from_near, &mut to_far).await });
+        tokio::spawn(async move {
+            let mut some = vec![0; 10_000];
+            while let Ok(length @ 1..) = from_far.read(&mut some).await {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                to_near.write_all(&some[..length]).await.expect("written");
+            }
+        });
+        let (connection, server) = tokio::join!(shake_hands(near), h2::server::handshake(far));
+        let (mut connection, server) = (connection.expect("a handshake"), server.expect("a handshake"));
+        let call = begin(&mut connection, head(), one("hello")).expect("a call");
+        let (_request, mut respond) = accept(server).await;
+        let mut stream = respond.send_response(Response::new(()), false).expect("an answer");
+        stream.send_data(vec![7; 1_000_000].into(), true).expect("a message");
+        let begun = tokio::time::Instant::now();
+        let frames = frames(call.await.expect("an answer").into_body()).await;
+        assert!(begun.elapsed() > Duration::from_secs(5), "it was not slow: {:?}", begun.elapsed());
+        let length = |frame: Result<Frame<Bytes>, Status>| frame.expect("sound").into_data().expect("data").len();
+        assert_eq!(frames.into_iter().map(length).sum::<usize>(), 1_000_000);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_connection_whose_other_side_is_silent_is_given_up() {
-        let (connection, _, mut server) = connected().await;
-        let call = begin(connection.clone(), head(), one("hello")).expect("a call");
+        let (mut connection, _, mut server) = connected().await;
+        let call = begin(&mut connection, head(), one("hello")).expect("a call");
         let _request = server.accept().await.expect("a request");
         // From here on it is not polled, so it answers no ping.
         let begun = tokio::time::Instant::now();
         let Err(status) = call.await else { panic!("an answer") };
-        assert!(begun.elapsed() <= Duration::from_millis(2600), "after {:?}", begun.elapsed());
+        assert!(begun.elapsed() <= Duration::from_millis(3600), "after {:?}", begun.elapsed());
         assert!(connection.ready().await.is_err(), "{status:?}");
     }
 }
