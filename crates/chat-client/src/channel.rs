@@ -145,7 +145,7 @@ impl Channel {
         let mut requests = connection.requests.lock().await;
         let gone = |error: h2::Error| not_connected(kind(&error), &error);
         poll_fn(|cx| requests.poll_ready(cx)).await.map_err(gone)?;
-        exchange::begin(&mut requests, head, body).map_err(gone)
+        exchange::begin(&mut requests, head, body).await.map_err(gone)
     }
 
     fn absolute(&self, uri: Uri) -> Result<Uri, Status> {
@@ -306,7 +306,14 @@ impl<T: Io> AsyncWrite for Listening<T> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{net::TcpListener, sync::oneshot};
+    use futures_util::StreamExt as _;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+    use tokio::{
+        net::TcpListener,
+        sync::{mpsc, oneshot},
+    };
+    use tokio_stream::wrappers::ReceiverStream;
 
     use super::*;
     use crate::error::{Verdict, explain, judge};
@@ -436,5 +443,87 @@ mod tests {
         assert_eq!(asked.last().map(String::as_str), Some("/a.Service/Last"));
         // One of those may have been let in line before the other side had said that it allows one.
         assert!(asked.len() <= 3, "{asked:?}");
+    }
+
+    /// `h2` keeps one waker for a stream: that of whoever waits for it to be opened, or of whoever sends on it.
+    #[tokio::test]
+    async fn a_stream_that_waits_to_be_opened_keeps_nobody_asleep() {
+        for stream_parks_last in [true, false] {
+            let going_on = goes_on_when_it_is_opened(stream_parks_last);
+            timeout(Duration::from_secs(20), going_on).await.expect("somebody sleeps for ever");
+        }
+    }
+
+    async fn goes_on_when_it_is_opened(stream_parks_last: bool) {
+        let (listener, channel) = listener().await;
+        let ((came, mut has_come), (go_on, mut goes_on)) = (mpsc::channel(8), mpsc::channel::<()>(1));
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let mut builder = h2::server::Builder::new();
+            let mut server =
+                builder.max_concurrent_streams(1).handshake::<_, Bytes>(stream).await.expect("a handshake");
+            // One at a time, as it allows no more.
+            while let Some(accepted) = server.accept().await {
+                let (request, mut respond) = accepted.expect("a sound request");
+                let (path, mut messages) = (request.uri().path().to_owned(), request.into_body());
+                let answering = async {
+                    came.send(path.clone()).await.expect("somebody waits");
+                    while let Some(message) = messages.data().await {
+                        let message = String::from_utf8(message.expect("sound").to_vec()).expect("a word");
+                        // A request without messages ends with an empty one.
+                        if !message.is_empty() {
+                            came.send(message).await.expect("somebody waits");
+                        }
+                    }
+                    if path == "/Held" {
+                        goes_on.recv().await.expect("a word");
+                    }
+                    respond.send_response(Response::new(()), true).expect("an answer");
+                };
+                tokio::select! {
+                    () = answering => {}
+                    _ = server.accept() => panic!("a second stream, or none any more"),
+                }
+            }
+        });
+        let call = |path: &str, body| channel.clone().call(Request::post(path).body(body).expect("a request"));
+        let mut next = async || has_come.recv().await.expect("the server lives");
+        // With its answer, it is known that there may be one stream.
+        assert!(call("/Known", Body::empty()).await.is_ok());
+        assert_eq!(next().await, "/Known");
+        let held = tokio::spawn(call("/Held", Body::empty()));
+        assert_eq!(next().await, "/Held");
+
+        let (words, messages) = streamed();
+        words.send("one").await.expect("room");
+        let stream = tokio::spawn(call("/Stream", messages));
+        let turns = if stream_parks_last { 0 } else { 10 };
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+        let behind = tokio::spawn(call("/Behind", Body::empty()));
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        go_on.send(()).await.expect("the server waits");
+        assert_eq!([next().await, next().await], ["/Stream", "one"]);
+        // It sleeps in between.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        words.send("two").await.expect("room");
+        assert_eq!(next().await, "two");
+        drop(words);
+        assert_eq!(next().await, "/Behind");
+        for call in [held, stream, behind] {
+            assert!(call.await.expect("no panic").is_ok());
+        }
+    }
+
+    /// A request whose messages are sent one after the other.
+    fn streamed() -> (mpsc::Sender<&'static str>, Body) {
+        let (words, messages) = mpsc::channel(8);
+        let messages = ReceiverStream::new(messages).map(|word: &str| Ok::<_, Status>(Frame::data(word.into())));
+        (words, Body::new(StreamBody::new(messages)))
     }
 }

@@ -1,6 +1,7 @@
 //! One call on a connection: the request goes out, its messages as there is room for them, and the answer comes in.
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -31,17 +32,18 @@ pub(crate) type Answering = BoxFuture<'static, Result<Response<Answer>, Status>>
 ///
 /// # Errors
 /// `h2`'s own, and then nothing was sent.
-pub(crate) fn begin(
+pub(crate) async fn begin(
     connection: &mut SendRequest<Bytes>,
     head: Request<()>,
     body: Body,
 ) -> Result<Answering, h2::Error> {
     let (response, stream) = connection.send_request(head, false)?;
     let mut sending = Sending { body, stream, begun: false, held: None };
-    let sender = match (&mut sending).now_or_never() {
-        Some(()) => Sender(None),
-        None => Sender(Some(tokio::spawn(sending).abort_handle())),
-    };
+    let sent = (&mut sending).now_or_never().is_some();
+    // Where the other side allows no more streams, this one waits to be opened. `h2` keeps one waker for whoever waits for that and whoever sends on the
+    // stream, so nobody sends until then. If it never is, the answer says why.
+    let _ = poll_fn(|cx| connection.poll_ready(cx)).await;
+    let sender = Sender((!sent).then(|| tokio::spawn(sending).abort_handle()));
     Ok(answered(response, sender).boxed())
 }
 
@@ -289,7 +291,7 @@ mod tests {
         // The first goes with what each side says about itself.
         for _ in 0..3 {
             before = writes.load(Ordering::Relaxed);
-            let call = begin(&mut connection, head(), one("hello")).expect("a call");
+            let call = begin(&mut connection, head(), one("hello")).await.expect("a call");
             assert!(frames(call.await.expect("an answer").into_body()).await.is_empty());
         }
         assert_eq!(writes.load(Ordering::Relaxed) - before, 1);
@@ -309,7 +311,7 @@ mod tests {
             trailers.insert("grpc-status", "0".parse().expect("a value"));
             stream.send_trailers(trailers).expect("trailers");
         });
-        let call = begin(&mut connection, head(), one("hello")).expect("a call");
+        let call = begin(&mut connection, head(), one("hello")).await.expect("a call");
         let mut frames = frames(call.await.expect("an answer").into_body()).await;
         server.await.expect("no panic");
         let trailers = frames.pop().expect("frames").expect("sound").into_trailers().expect("trailers");
@@ -328,7 +330,7 @@ mod tests {
             counter.fetch_add(1, Ordering::Relaxed);
             Bytes::from(vec![byte; 50_000])
         });
-        let call = begin(&mut connection, head(), body(messages)).expect("a call");
+        let call = begin(&mut connection, head(), body(messages)).await.expect("a call");
         let (request, mut respond) = server.accept().await.expect("a request").expect("a sound one");
         let mut stream = request.into_body();
         let answered = tokio::spawn(async move {
@@ -353,7 +355,7 @@ mod tests {
     async fn a_message_leaves_though_the_next_is_not_there() {
         let (mut connection, _, server) = connected().await;
         let messages = stream::iter([Bytes::from_static(b"hello")]).chain(stream::pending());
-        let call = begin(&mut connection, head(), body(messages)).expect("a call");
+        let call = begin(&mut connection, head(), body(messages)).await.expect("a call");
         let (request, _respond) = accept(server).await;
         let mut stream = request.into_body();
         assert_eq!(stream.data().await.expect("data").expect("sound"), "hello");
@@ -366,7 +368,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_is_dropped_ends_its_request() {
         let (mut connection, _, server) = connected().await;
-        let call = begin(&mut connection, head(), body(stream::pending())).expect("a call");
+        let call = begin(&mut connection, head(), body(stream::pending())).await.expect("a call");
         let (request, mut respond) = accept(server).await;
         let _answering = respond.send_response(Response::new(()), false).expect("an answer");
         drop(call.await.expect("an answer"));
@@ -377,7 +379,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_answers_before_the_request_has_ended_may_refuse_the_rest() {
         let (mut connection, _, server) = connected().await;
-        let call = begin(&mut connection, head(), body(stream::pending())).expect("a call");
+        let call = begin(&mut connection, head(), body(stream::pending())).await.expect("a call");
         let (_request, mut respond) = accept(server).await;
         let mut answering = respond.send_response(Response::new(()), false).expect("an answer");
         answering.send_data(Bytes::from_static(b"no"), false).expect("a message");
@@ -404,7 +406,7 @@ mod tests {
         });
         let (connection, server) = tokio::join!(shake_hands(near), h2::server::handshake(far));
         let (mut connection, server) = (connection.expect("a handshake"), server.expect("a handshake"));
-        let call = begin(&mut connection, head(), one("hello")).expect("a call");
+        let call = begin(&mut connection, head(), one("hello")).await.expect("a call");
         let (_request, mut respond) = accept(server).await;
         let mut stream = respond.send_response(Response::new(()), false).expect("an answer");
         stream.send_data(vec![7; 1_000_000].into(), true).expect("a message");
@@ -418,7 +420,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_whose_other_side_is_silent_is_given_up() {
         let (mut connection, _, mut server) = connected().await;
-        let call = begin(&mut connection, head(), one("hello")).expect("a call");
+        let call = begin(&mut connection, head(), one("hello")).await.expect("a call");
         let _request = server.accept().await.expect("a request");
         // From here on it is not polled, so it answers no ping.
         let begun = tokio::time::Instant::now();
