@@ -5,13 +5,13 @@
 
 use std::{
     future::poll_fn,
-    io::{self, IoSlice},
-    pin::{Pin, pin},
+    io,
+    pin::pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -26,23 +26,27 @@ use h2::{
 };
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{sleep, timeout},
 };
+use tokio_util::io::InspectReader;
 use tonic::{
     ConnectError, Status,
     body::Body,
     codegen::{
         Service,
-        http::{Request, Response, Uri, uri::PathAndQuery},
+        http::{Request, Response, Uri},
     },
 };
 
-use crate::{discovery::Address, exchange, exchange::Answer};
+use crate::{
+    discovery::Address,
+    error::system_error,
+    exchange::{self, Answer, Answering},
+    owner::PROBE_TIMEOUT,
+};
 
-/// For a connection to be made.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection is asked whether it lives this often, and given up if it does not say so in time.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -53,6 +57,8 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 const STREAMS_AT_FIRST: usize = 100;
 /// An inbox that nobody reads holds messages of some 60 bytes up to its window. `h2` counts each as 256, and takes 2 MiB of them for an attack.
 const SMALL_FRAMES: usize = 64 << 20;
+/// So many connections in a row may be gone before they are used.
+const ATTEMPTS: u32 = 3;
 /// Headers of an answer, with the details of an error in them.
 const MOST_HEADERS: u32 = 16 * 1024;
 
@@ -70,24 +76,10 @@ pub(crate) fn origin(address: &str) -> Option<Uri> {
 pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Io for T {}
 
-/// A connection to open streams on.
-#[derive(Debug)]
-struct Opened {
-    /// Where the other side allows no more streams, callers wait here for their turn, and whoever gives up leaves nothing behind.
-    requests: tokio::sync::Mutex<SendRequest<Bytes>>,
-    /// To ask whether it lives.
-    witness: SendRequest<Bytes>,
-}
-
-impl Opened {
-    fn lives(&self) -> bool {
-        matches!(self.witness.clone().ready().now_or_never(), Some(Ok(_)))
-    }
-}
-
-/// Why there is no connection; all who waited for it are told.
-type Failure = Arc<io::Error>;
-type Making = Shared<BoxFuture<'static, Result<Arc<Opened>, Failure>>>;
+/// Where streams are opened. Where the other side allows no more, callers wait here for their turn, and whoever gives up leaves nothing behind.
+type Requests = Arc<tokio::sync::Mutex<SendRequest<Bytes>>>;
+/// Why there is no connection is told to all who waited for it.
+type Making = Shared<BoxFuture<'static, Result<Requests, Arc<io::Error>>>>;
 
 /// Cheap to clone: all clones use one connection, which ends when the last of them, and of the calls, is dropped.
 #[derive(Debug, Clone)]
@@ -106,30 +98,23 @@ impl Channel {
         Some(Self(Arc::new(Inner { origin: origin(address)?, last: Mutex::new(None) })))
     }
 
-    /// The connection, made if there is none that lives.
-    async fn connection(&self) -> Result<Arc<Opened>, ConnectError> {
-        // What was made while nobody waited for it may be gone again.
-        for _ in 0..3 {
-            match self.last() {
-                Ok(connection) => return Ok(connection),
-                Err(making) => drop(making.await.map_err(|failure| not_connected(failure.kind(), &failure))?),
-            }
+    /// The connection, or what makes it.
+    fn connection(&self) -> Making {
+        let mut last = self.lock();
+        match &*last {
+            Some(making) if !matches!(making.peek(), Some(Err(_))) => making.clone(),
+            _ => last.insert(connect(self.0.origin.clone()).shared()).clone(),
         }
-        Err(not_connected(io::ErrorKind::ConnectionReset, &"closed as soon as it was made"))
     }
 
-    /// The connection if there is one, or else what makes it.
-    fn last(&self) -> Result<Arc<Opened>, Making> {
-        // Nothing in here can panic half way, so a poisoned lock holds sound data.
-        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(making) = &*last {
-            match making.peek() {
-                None => return Err(making.clone()),
-                Some(Ok(connection)) if connection.lives() => return Ok(connection.clone()),
-                Some(_) => {}
-            }
-        }
-        Err(last.insert(connect(self.0.origin.clone()).shared()).clone())
+    /// This one is gone: the next call makes another.
+    fn forget(&self, gone: &Making) {
+        self.lock().take_if(|last| last.ptr_eq(gone));
+    }
+
+    /// Nothing in these sections can panic half way, so a poisoned lock holds sound data.
+    fn lock(&self) -> MutexGuard<'_, Option<Making>> {
+        self.0.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn call(self, request: Request<Body>) -> Result<Response<Answer>, Status> {
@@ -140,17 +125,26 @@ impl Channel {
     }
 
     /// Opens a stream. Until it is open, nothing was asked for.
-    async fn begin(&self, head: Request<()>, body: Body) -> Result<exchange::Answering, ConnectError> {
-        let connection = self.connection().await?;
-        let mut requests = connection.requests.lock().await;
-        let gone = |error: h2::Error| not_connected(kind(&error), &error);
-        poll_fn(|cx| requests.poll_ready(cx)).await.map_err(gone)?;
-        exchange::begin(&mut requests, head, body).await.map_err(gone)
+    async fn begin(&self, head: Request<()>, body: Body) -> Result<Answering, ConnectError> {
+        for _ in 0..ATTEMPTS {
+            let making = self.connection();
+            let made = making.clone().await;
+            let requests =
+                made.map_err(|failure| not_connected(io::Error::new(failure.kind(), failure.to_string())))?;
+            let mut requests = requests.lock().await;
+            if poll_fn(|cx| requests.poll_ready(cx)).await.is_ok() {
+                let begun = exchange::begin(&mut requests, head, body).await;
+                return begun.map_err(|error| not_connected(exchange::io_error(&error)));
+            }
+            // The last one is gone, or what was made while nobody waited for it.
+            self.forget(&making);
+        }
+        Err(not_connected(io::Error::new(io::ErrorKind::ConnectionReset, "closed as soon as it was made")))
     }
 
     fn absolute(&self, uri: Uri) -> Result<Uri, Status> {
         let mut parts = self.0.origin.clone().into_parts();
-        parts.path_and_query = uri.into_parts().path_and_query.or(Some(PathAndQuery::from_static("/")));
+        parts.path_and_query = uri.into_parts().path_and_query;
         Uri::from_parts(parts).map_err(|error| Status::internal(error.to_string()))
     }
 }
@@ -171,39 +165,40 @@ impl Service<Request<Body>> for Channel {
 }
 
 /// Nothing was asked for yet, which callers can tell by the error's type.
-fn not_connected(kind: io::ErrorKind, why: &dyn std::fmt::Display) -> ConnectError {
-    ConnectError(Box::new(io::Error::new(kind, why.to_string())))
+fn not_connected(why: io::Error) -> ConnectError {
+    ConnectError(Box::new(why))
 }
 
 /// In a task of its own: whoever gives up waiting takes it from nobody.
-fn connect(origin: Uri) -> BoxFuture<'static, Result<Arc<Opened>, Failure>> {
-    let made = tokio::spawn(async move {
-        match timeout(CONNECT_TIMEOUT, dial(origin)).await {
-            Ok(made) => made,
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        }
-    });
-    let opened = |requests: SendRequest<Bytes>| {
-        Arc::new(Opened { witness: requests.clone(), requests: tokio::sync::Mutex::new(requests) })
-    };
-    async move { made.await.map_err(io::Error::other).flatten().map(opened).map_err(Arc::new) }.boxed()
+fn connect(origin: Uri) -> BoxFuture<'static, Result<Requests, Arc<io::Error>>> {
+    let made = tokio::spawn(async move { timeout(PROBE_TIMEOUT, dial(origin)).await? });
+    async move { made.await.map_err(io::Error::other).flatten().map_err(Arc::new) }.boxed()
 }
 
-async fn dial(origin: Uri) -> io::Result<SendRequest<Bytes>> {
+async fn dial(origin: Uri) -> io::Result<Requests> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     // Of several addresses of a name, each has its part of the time.
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector.set_connect_timeout(Some(PROBE_TIMEOUT));
     let stream: TokioIo<TcpStream> = connector.call(origin).await.map_err(refused)?;
-    shake_hands(stream.into_inner()).await.map_err(|error| io::Error::new(kind(&error), error.to_string()))
+    let requests = shake_hands(stream.into_inner()).await.map_err(|error| exchange::io_error(&error))?;
+    Ok(Arc::new(tokio::sync::Mutex::new(requests)))
 }
 
-fn kind(error: &h2::Error) -> io::ErrorKind {
-    error.get_io().map_or(io::ErrorKind::Other, io::Error::kind)
+/// The system's own error, where it is one.
+fn refused(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    match system_error(&error) {
+        Some(system) => io::Error::new(system.kind(), system.to_string()),
+        None => io::Error::other(error),
+    }
 }
 
 pub(crate) async fn shake_hands<T: Io>(stream: T) -> Result<SendRequest<Bytes>, h2::Error> {
-    let heard = Heard::default();
+    let heard = Arc::new(AtomicBool::new(false));
+    let listening = InspectReader::new(stream, {
+        let heard = heard.clone();
+        move |_: &[u8]| heard.store(true, Ordering::Relaxed)
+    });
     let handshake = h2::client::Builder::new()
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
@@ -211,34 +206,25 @@ pub(crate) async fn shake_hands<T: Io>(stream: T) -> Result<SendRequest<Bytes>, 
         .max_header_list_size(MOST_HEADERS)
         .initial_max_send_streams(STREAMS_AT_FIRST)
         .data_frame_budget(SMALL_FRAMES)
-        .handshake(Listening { stream, heard: heard.clone() });
+        .handshake(listening);
     let (requests, connection) = handshake.await?;
     tokio::spawn(drive(connection, heard));
     Ok(requests)
 }
 
-/// The system's own error, where it is one.
-fn refused(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
-    let mut sources = std::iter::successors(error.source(), |error| error.source());
-    match sources.find_map(|source| source.downcast_ref::<io::Error>()) {
-        Some(system) => io::Error::new(system.kind(), system.to_string()),
-        None => io::Error::other(error),
-    }
-}
-
 /// Reads and writes, until nobody uses the connection any more or the other side is gone or silent. What is under way then fails.
-async fn drive<T: Io>(mut connection: Connection<Listening<T>, Bytes>, heard: Heard) {
+async fn drive<T: Io>(mut connection: Connection<T, Bytes>, heard: Arc<AtomicBool>) {
     match connection.ping_pong() {
         Some(pings) => drop(select(connection, pin!(keep_alive(pings, heard))).await),
         None => drop(connection.await),
     }
 }
 
-/// Ends when the other side is silent. Whoever is still sending is not: on a slow line, its answer to a ping is behind that.
-async fn keep_alive(mut pings: PingPong, heard: Heard) {
+/// Ends when the other side is silent: nothing was `heard`. Whoever is still sending is not: on a slow line, its answer to a ping is behind that.
+async fn keep_alive(mut pings: PingPong, heard: Arc<AtomicBool>) {
     loop {
         sleep(KEEP_ALIVE).await;
-        if heard.take() {
+        if heard.swap(false, Ordering::Relaxed) {
             continue;
         }
         if pings.send_ping(Ping::opaque()).is_err() {
@@ -247,60 +233,10 @@ async fn keep_alive(mut pings: PingPong, heard: Heard) {
         loop {
             match timeout(KEEP_ALIVE_TIMEOUT, poll_fn(|cx| pings.poll_pong(cx))).await {
                 Ok(Ok(_)) => break,
-                Err(_) if heard.take() => {}
+                Err(_) if heard.swap(false, Ordering::Relaxed) => {}
                 Ok(Err(_)) | Err(_) => return,
             }
         }
-    }
-}
-
-/// Whether something was read since somebody asked.
-#[derive(Debug, Clone, Default)]
-struct Heard(Arc<AtomicBool>);
-
-impl Heard {
-    fn take(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
-    }
-}
-
-/// A stream that tells when something is read.
-struct Listening<T> {
-    stream: T,
-    heard: Heard,
-}
-
-impl<T: Io> AsyncRead for Listening<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
-        self.heard.0.store(true, Ordering::Relaxed);
-        Poll::Ready(read)
-    }
-}
-
-impl<T: Io> AsyncWrite for Listening<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -339,6 +275,13 @@ mod tests {
         request.uri().clone()
     }
 
+    /// Whether the last connection does, as far as is known.
+    async fn lives(channel: &Channel) -> bool {
+        let requests = channel.connection().await.expect("a connection");
+        let mut requests = requests.lock().await;
+        poll_fn(|cx| requests.poll_ready(cx)).await.is_ok()
+    }
+
     #[test]
     fn an_address_is_a_host_and_a_port() {
         for address in ["127.0.0.1:7100", "[::1]:7100", "one.example:1"] {
@@ -369,7 +312,7 @@ mod tests {
             assert_eq!(uri.path(), "/a.Service/Method");
             assert_eq!(uri.authority().map(ToString::to_string), Some(listener.local_addr().unwrap().to_string()));
             // The end of the connection was read by its task.
-            while channel.last().is_ok() {
+            while lives(&channel).await {
                 tokio::task::yield_now().await;
             }
         }

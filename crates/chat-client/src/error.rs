@@ -234,13 +234,20 @@ fn never_connected(status: &Status) -> bool {
     sources(status).any(|source| source.is::<tonic::ConnectError>())
 }
 
-fn sources<'a>(status: &'a Status) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(std::error::Error::source(status), |error| error.source())
+/// The system's error that is at the bottom of this one.
+pub(crate) fn system_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
+    sources(error).find_map(|source| source.downcast_ref())
+}
+
+fn sources<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |error| error.source())
 }
 
 /// One clause for people on why a replica could not be asked.
 pub(crate) fn explain(status: &Status) -> String {
-    let io = sources(status).find_map(|source| source.downcast_ref::<std::io::Error>());
+    let io = system_error(status);
     match io.map(std::io::Error::kind) {
         Some(std::io::ErrorKind::ConnectionRefused) => "connection refused".to_owned(),
         Some(std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe) => "connection reset".to_owned(),

@@ -14,7 +14,7 @@ use h2::{
     client::{ResponseFuture, SendRequest},
 };
 use http_body::Frame;
-use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{
     Status,
     body::Body,
@@ -43,7 +43,7 @@ pub(crate) async fn begin(
     // Where the other side allows no more streams, this one waits to be opened. `h2` keeps one waker for whoever waits for that and whoever sends on the
     // stream, so nobody sends until then. If it never is, the answer says why.
     let _ = poll_fn(|cx| connection.poll_ready(cx)).await;
-    let sender = Sender((!sent).then(|| tokio::spawn(sending).abort_handle()));
+    let sender = (!sent).then(|| AbortOnDropHandle::new(tokio::spawn(sending)));
     Ok(answered(response, sender).boxed())
 }
 
@@ -53,14 +53,7 @@ async fn answered(response: ResponseFuture, sender: Sender) -> Result<Response<A
 }
 
 /// The task that sends, where one is needed: nobody is interested in what it sends once the answer was dropped.
-#[derive(Debug)]
-struct Sender(Option<AbortHandle>);
-
-impl Drop for Sender {
-    fn drop(&mut self) {
-        self.0.iter().for_each(AbortHandle::abort);
-    }
-}
+type Sender = Option<AbortOnDropHandle<()>>;
 
 /// Sends a request's messages. It completes when the last is sent, or when there is nobody to send to.
 struct Sending {
@@ -172,11 +165,12 @@ impl http_body::Body for Answer {
 
 /// The stream or its connection is gone; what was asked for may have been done.
 fn failed(error: h2::Error) -> Status {
-    let kind = error.get_io().map(io::Error::kind);
-    Status::from_error(match kind {
-        Some(kind) => Box::new(io::Error::new(kind, error.to_string())),
-        None => error.to_string().into(),
-    })
+    Status::from_error(Box::new(io_error(&error)))
+}
+
+/// Of the system's kind, where the system gave it.
+pub(crate) fn io_error(error: &h2::Error) -> io::Error {
+    io::Error::new(error.get_io().map_or(io::ErrorKind::Other, io::Error::kind), error.to_string())
 }
 
 #[cfg(test)]
@@ -191,8 +185,9 @@ mod tests {
 
     use futures_util::{StreamExt as _, stream};
     use h2::server::SendResponse;
-    use http_body::Body as _;
-    use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, split};
+    use http_body_util::{BodyExt as _, StreamBody};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, split};
+    use tokio_util::io::InspectWriter;
     use tonic::codegen::http::HeaderMap;
 
     use super::*;
@@ -200,36 +195,16 @@ mod tests {
 
     type Server = h2::server::Connection<DuplexStream, Bytes>;
 
-    /// Counts what is written at a time.
-    struct Counted(DuplexStream, Arc<AtomicUsize>);
-
-    impl AsyncRead for Counted {
-        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.0).poll_read(cx, buf)
-        }
-    }
-
-    impl AsyncWrite for Counted {
-        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-            let written = ready!(Pin::new(&mut self.0).poll_write(cx, buf));
-            self.1.fetch_add(1, Ordering::Relaxed);
-            Poll::Ready(written)
-        }
-
-        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.0).poll_flush(cx)
-        }
-
-        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.0).poll_shutdown(cx)
-        }
-    }
-
     /// A connection, what has been written on it, and its other side.
     async fn connected() -> (SendRequest<Bytes>, Arc<AtomicUsize>, Server) {
         let (near, far) = tokio::io::duplex(1 << 20);
         let writes = Arc::new(AtomicUsize::new(0));
-        let near = Counted(near, writes.clone());
+        let near = InspectWriter::new(near, {
+            let writes = writes.clone();
+            move |_: &[u8]| {
+                writes.fetch_add(1, Ordering::Relaxed);
+            }
+        });
         let (near, far) = tokio::join!(shake_hands(near), h2::server::handshake(far));
         (near.expect("a handshake"), writes, far.expect("a handshake"))
     }
@@ -240,18 +215,7 @@ mod tests {
 
     /// A request of these messages.
     fn body(messages: impl futures_util::Stream<Item = Bytes> + Send + 'static) -> Body {
-        struct Messages<S>(S);
-        impl<S: futures_util::Stream<Item = Bytes> + Unpin> http_body::Body for Messages<S> {
-            type Data = Bytes;
-            type Error = Status;
-            fn poll_frame(
-                mut self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-            ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-                self.0.poll_next_unpin(cx).map(|data| data.map(|data| Ok(Frame::data(data))))
-            }
-        }
-        Body::new(Messages(Box::pin(messages)))
+        Body::new(StreamBody::new(messages.map(|data| Ok::<_, Status>(Frame::data(data)))))
     }
 
     fn one(message: &'static str) -> Body {
@@ -265,10 +229,19 @@ mod tests {
         accepted
     }
 
+    async fn ends_cancelled(stream: &mut RecvStream) {
+        let end = stream.data().await.expect("no end");
+        assert_eq!(end.expect_err("more").reason(), Some(Reason::CANCEL));
+    }
+
     async fn frames(mut answer: Answer) -> Vec<Result<Frame<Bytes>, Status>> {
         let mut frames = Vec::new();
-        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await {
+        while let Some(frame) = answer.frame().await {
             frames.push(frame);
+            // Nothing else comes then, again and again.
+            if frames.last().is_some_and(Result::is_err) {
+                break;
+            }
         }
         frames
     }
@@ -361,8 +334,7 @@ mod tests {
         assert_eq!(stream.data().await.expect("data").expect("sound"), "hello");
         // Nobody waits for the answer any more, and the request would go on for ever.
         drop(call);
-        let end = stream.data().await.expect("no end");
-        assert_eq!(end.expect_err("more").reason(), Some(Reason::CANCEL));
+        ends_cancelled(&mut stream).await;
     }
 
     #[tokio::test]
@@ -372,8 +344,7 @@ mod tests {
         let (request, mut respond) = accept(server).await;
         let _answering = respond.send_response(Response::new(()), false).expect("an answer");
         drop(call.await.expect("an answer"));
-        let end = request.into_body().data().await.expect("no end");
-        assert_eq!(end.expect_err("more").reason(), Some(Reason::CANCEL));
+        ends_cancelled(&mut request.into_body()).await;
     }
 
     #[tokio::test]
