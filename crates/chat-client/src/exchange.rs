@@ -59,14 +59,14 @@ type Sender = Option<AbortOnDropHandle<()>>;
 struct Sending {
     body: Body,
     stream: SendStream<Bytes>,
-    /// Something was sent: from now on, there must be room before more is asked for.
+    /// Something was sent: from now on, a message waits for room.
     begun: bool,
-    /// It may be the last, which is then marked so.
+    /// The first message, which may be the last and is then marked so; or one that waits for room.
     held: Option<Bytes>,
 }
 
 impl Sending {
-    /// Waits for room. `false`: the other side wants no more.
+    /// Waits for room, for a message that is there: room that is asked for ahead is taken from other streams. `false`: the other side wants no more.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         self.stream.reserve_capacity(1);
         while self.stream.capacity() == 0 {
@@ -77,26 +77,27 @@ impl Sending {
         Poll::Ready(true)
     }
 
-    /// What was held is not the last.
+    /// What is held goes, and is not the last.
     fn let_go(&mut self) -> Result<(), h2::Error> {
-        self.held.take().map_or(Ok(()), |held| self.stream.send_data(held, false))
+        self.held.take().map_or(Ok(()), |held| {
+            self.begun = true;
+            self.stream.send_data(held, false)
+        })
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         loop {
-            if self.begun && self.held.is_none() && !ready!(self.poll_room(cx)) {
-                return Poll::Ready(Ok(()));
+            if self.begun && self.held.is_some() {
+                if !ready!(self.poll_room(cx)) {
+                    return Poll::Ready(Ok(()));
+                }
+                self.let_go()?;
             }
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
-                    self.begun = true;
-                    if self.held.is_none() {
-                        self.held = Some(data);
-                    } else {
-                        self.let_go()?;
-                        self.stream.send_data(data, false)?;
-                    }
+                    self.let_go()?;
+                    self.held = Some(data);
                 }
                 Poll::Ready(Some(Err(_))) => {
                     self.stream.send_reset(Reason::CANCEL);
@@ -108,7 +109,9 @@ impl Sending {
                 }
                 Poll::Pending => {
                     self.let_go()?;
-                    return Poll::Pending;
+                    // Each write wakes whoever waits for a reset, and what has queued meanwhile goes together: by its callers alone it would be woken for
+                    // nearly each message.
+                    return self.stream.poll_reset(cx).map_ok(drop);
                 }
             }
         }
@@ -187,6 +190,7 @@ mod tests {
     use h2::server::SendResponse;
     use http_body_util::{BodyExt as _, StreamBody};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, split};
+    use tokio_stream::wrappers::ReceiverStream;
     use tokio_util::io::InspectWriter;
     use tonic::codegen::http::HeaderMap;
 
@@ -322,6 +326,28 @@ mod tests {
         tokio::spawn(async move { while server.accept().await.is_some() {} });
         assert!(call.await.is_ok());
         assert_eq!(answered.await.expect("no panic"), 5_000_000);
+    }
+
+    /// So whoever makes the messages keeps their time: a send stream looks at its queue when it is asked.
+    #[tokio::test]
+    async fn a_message_is_asked_for_though_others_have_all_the_room() {
+        let (mut connection, _, mut server) = connected().await;
+        let all = stream::iter([Bytes::from(vec![7; 100_000])]).chain(stream::pending());
+        let _all = begin(&mut connection, head(), body(all)).await.expect("a call");
+        let (words, messages) = tokio::sync::mpsc::channel(1);
+        let _call = begin(&mut connection, head(), body(ReceiverStream::new(messages))).await.expect("a call");
+        tokio::spawn(async move {
+            let mut unread = Vec::new();
+            while let Some(accepted) = server.accept().await {
+                unread.push(accepted);
+            }
+        });
+        let asked = async {
+            for word in ["one", "two", "three"] {
+                words.send(Bytes::from(word)).await.expect("it is asked for");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), asked).await.expect("the second is never asked for");
     }
 
     #[tokio::test]
