@@ -4,15 +4,23 @@
 //! here needs no other look, and one that is not says nothing. What a send needs of its recipient is kept for a million accounts in some 32 bytes each,
 //! because in a large service each recipient has a page of the database to itself, and another one for its marks.
 
+mod names;
+mod numbered;
+mod sessions;
+
 use super::marks::NEIGHBOURS;
 use super::requests::Gaps;
 use chat_core::{Account, AccountId, Counters, Marks, Session, TokenHash, Username};
 use lru::LruCache;
-use std::hash::{BuildHasher as _, RandomState};
+use names::Names;
+use numbered::{Called, MarksTable};
+use sessions::Sessions;
 use std::num::NonZeroUsize;
 
-/// Sessions and accounts that are kept whole; of each, the one that was looked up first goes first.
+/// Accounts that are kept whole; the one that was looked up first goes first.
 const ROWS: NonZeroUsize = NonZeroUsize::new(16 * 1024).expect("not zero");
+/// Places for sessions, and for what those who send are called.
+const SENDERS: usize = 32 * 1024;
 /// So many accounts have room, about; as many places there are for marks.
 pub(super) const ROOM: usize = 1 << 20;
 /// Places for names in a set, and sets. A name has its place in one of two sets, so nearly all of the places are used before one is given to another name.
@@ -27,7 +35,8 @@ pub(super) struct Known {
     /// Where no requests are.
     pub gaps: Gaps,
     accounts: LruCache<AccountId, Account>,
-    sessions: LruCache<TokenHash, Session>,
+    sessions: Sessions,
+    called: Called,
     names: Names,
     marks: MarksTable,
     /// Of which neighbours the marks have been looked up.
@@ -46,7 +55,8 @@ impl Known {
             counters: None,
             gaps: Gaps::default(),
             accounts: LruCache::new(ROWS),
-            sessions: LruCache::new(ROWS),
+            sessions: Sessions::new(SENDERS),
+            called: Called::new(SENDERS),
             names: Names::new(sets),
             marks: MarksTable::new(marks),
             asked: vec![false; marks.div_ceil(NEIGHBOURS as usize)],
@@ -76,6 +86,16 @@ impl Known {
         self.deleted
     }
 
+    /// What an account or tombstone is called.
+    pub fn name(&self, id: AccountId) -> Option<&Username> {
+        self.called.get(id)
+    }
+
+    /// That it is called so: names never change.
+    pub fn keep_name(&mut self, id: AccountId, name: &Username) {
+        self.called.put(id, name);
+    }
+
     /// Whose name it is, if that account is not deleted.
     pub fn recipient(&self, name: &Username) -> Option<AccountId> {
         self.names.get(name)
@@ -93,17 +113,17 @@ impl Known {
 
     /// A session that is open, or expired.
     pub fn session(&self, token: &TokenHash) -> Option<&Session> {
-        self.sessions.peek(token)
+        self.sessions.get(token)
     }
 
     /// That it is open, or expired.
     pub fn keep_session(&mut self, session: &Session) {
-        self.sessions.put(session.token, session.clone());
+        self.sessions.put(session);
     }
 
     /// That it has ended.
     pub fn forget_session(&mut self, token: &TokenHash) {
-        self.sessions.pop(token);
+        self.sessions.remove(token);
     }
 
     /// How far a mailbox has come.
@@ -127,124 +147,6 @@ impl Known {
         if self.marks.is_free(account) {
             self.marks.put(account, marks);
         }
-    }
-}
-
-/// Which accounts have which names: only of those that are not deleted. Names never change, and are not given to another account.
-///
-/// A name is known again by 96 bits of two keyed hashes. With a million names here, one that is not among them is taken for another once in 2^76 times,
-/// and nobody who does not know this process' keys can do better than by chance.
-#[derive(Debug)]
-struct Names {
-    /// 96 bits of a name, and an account; all 0 where there is none. A page of it is in memory once it is used.
-    places: Vec<[u32; 4]>,
-    keys: [RandomState; 2],
-    /// Which place of a full set is given to another name next.
-    next: usize,
-}
-
-/// Where a name can be, and how it is known there.
-struct Print {
-    sets: [usize; 2],
-    bits: [u32; 3],
-}
-
-impl Names {
-    fn new(sets: usize) -> Names {
-        Names { places: vec![[0; 4]; sets * WAYS], keys: [RandomState::new(), RandomState::new()], next: 0 }
-    }
-
-    fn print(&self, name: &Username) -> Print {
-        let [first, second] = [&self.keys[0], &self.keys[1]].map(|key| key.hash_one(name.as_str()));
-        let halves = |hash: u64| [(hash >> 32) as u32, hash as u32];
-        let ([a, b], [c, d]) = (halves(first), halves(second));
-        let sets = self.places.len() / WAYS;
-        let set = |half: u32| ((u64::from(half) * sets as u64) >> 32) as usize;
-        Print { sets: [set(a), set(b)], bits: [b, c, d] }
-    }
-
-    fn set(&self, set: usize) -> impl Iterator<Item = (usize, &[u32; 4])> {
-        let first = set * WAYS;
-        self.places[first..first + WAYS].iter().enumerate().map(move |(way, place)| (first + way, place))
-    }
-
-    /// The place of a name.
-    fn find(&self, print: &Print) -> Option<usize> {
-        let [x, y, z] = print.bits;
-        let is_it = |place: &[u32; 4]| place[..3] == [x, y, z] && place[3] != 0;
-        print.sets.iter().find_map(|set| self.set(*set).find(|(_, place)| is_it(place))).map(|(at, _)| at)
-    }
-
-    fn get(&self, name: &Username) -> Option<AccountId> {
-        self.find(&self.print(name)).map(|at| AccountId(u64::from(self.places[at][3])))
-    }
-
-    /// In the emptier one of its sets, so that both fill evenly. Where both are full, it gets the place of another one, or none.
-    fn put(&mut self, name: &Username, id: AccountId, instead: bool) {
-        let print = self.print(name);
-        let Some(id) = u32::try_from(id.0).ok().filter(|id| *id != 0) else { return };
-        let mut best = (0, None);
-        for set in print.sets {
-            let mut free = (0, None);
-            for (at, place) in self.set(set) {
-                if place[3] == 0 {
-                    free = (free.0 + 1, Some(at));
-                } else if place[..3] == print.bits {
-                    return;
-                }
-            }
-            if free.0 > best.0 {
-                best = free;
-            }
-        }
-        self.next = (self.next + 1) % WAYS;
-        let Some(place) = best.1.or_else(|| instead.then_some(print.sets[0] * WAYS + self.next)) else { return };
-        let [x, y, z] = print.bits;
-        self.places[place] = [x, y, z, id];
-    }
-
-    fn remove(&mut self, name: &Username) {
-        if let Some(at) = self.find(&self.print(name)) {
-            self.places[at] = [0; 4];
-        }
-    }
-}
-
-/// Ids are given out one after the other, so as many accounts as there are places have one each; with more, the last that was used has it.
-#[derive(Debug)]
-struct MarksTable {
-    /// An account, and its marks in the order in which [`Marks`] has them; all 0 where there is none. A page of it is in memory once it is used.
-    places: Vec<[u32; 4]>,
-}
-
-impl MarksTable {
-    fn new(room: usize) -> MarksTable {
-        MarksTable { places: vec![[0; 4]; room] }
-    }
-
-    fn place(&self, account: AccountId) -> usize {
-        (account.0 % self.places.len() as u64) as usize
-    }
-
-    fn is_free(&self, account: AccountId) -> bool {
-        self.places[self.place(account)][0] == 0
-    }
-
-    fn get(&self, account: AccountId) -> Option<Marks> {
-        let [id, read, delivered, last] = self.places[self.place(account)].map(u64::from);
-        (id == account.0 && id != 0).then_some(Marks { read, delivered, last })
-    }
-
-    fn put(&mut self, account: AccountId, Marks { read, delivered, last }: Marks) {
-        let narrow = |number: u64| u32::try_from(number).ok();
-        let row = [account.0, read, delivered, last].map(narrow);
-        let place = self.place(account);
-        // What does not fit is not kept, nor what was there before.
-        self.places[place] = if let [Some(id), Some(read), Some(delivered), Some(last)] = row {
-            [id, read, delivered, last]
-        } else {
-            [0; 4]
-        };
     }
 }
 

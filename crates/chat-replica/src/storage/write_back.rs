@@ -254,10 +254,11 @@ impl Lookup for CachedState<'_> {
     }
 
     fn name(&self, id: AccountId) -> Result<Option<Username>> {
-        if let Some(account) = self.cache.known.borrow().account(id) {
-            return Ok(Some(account.name.clone()));
+        if let Some(name) = self.cache.known.borrow().name(id) {
+            return Ok(Some(name.clone()));
         }
-        Ok(self.account(id)?.map(|account| account.name))
+        let name = self.account(id)?.map(|account| account.name);
+        Ok(name.inspect(|name| self.cache.known.borrow_mut().keep_name(id, name)))
     }
 
     fn session(&self, token: &TokenHash) -> Result<Option<Session>> {

@@ -1,0 +1,91 @@
+//! To whom names lead.
+
+use super::WAYS;
+use chat_core::{AccountId, Username};
+use std::hash::{BuildHasher as _, RandomState};
+
+/// Which accounts have which names: only of those that are not deleted. Names never change, and are not given to another account.
+///
+/// A name is known again by 96 bits of two keyed hashes. With a million names here, one that is not among them is taken for another once in 2^76 times,
+/// and nobody who does not know this process' keys can do better than by chance.
+#[derive(Debug)]
+pub(super) struct Names {
+    /// 96 bits of a name, and an account; all 0 where there is none. A page of it is in memory once it is used.
+    places: Vec<[u32; 4]>,
+    keys: [RandomState; 2],
+    /// Which place of a full set is given to another name next.
+    next: usize,
+}
+
+/// Where a name can be, and how it is known there.
+struct Print {
+    sets: [usize; 2],
+    bits: [u32; 3],
+}
+
+impl Names {
+    pub fn new(sets: usize) -> Names {
+        Names { places: vec![[0; 4]; sets * WAYS], keys: [RandomState::new(), RandomState::new()], next: 0 }
+    }
+
+    fn print(&self, name: &Username) -> Print {
+        let [first, second] = [&self.keys[0], &self.keys[1]].map(|key| key.hash_one(name.as_str()));
+        let halves = |hash: u64| [(hash >> 32) as u32, hash as u32];
+        let ([a, b], [c, d]) = (halves(first), halves(second));
+        let sets = self.places.len() / WAYS;
+        let set = |half: u32| ((u64::from(half) * sets as u64) >> 32) as usize;
+        Print { sets: [set(a), set(b)], bits: [b, c, d] }
+    }
+
+    fn set(&self, set: usize) -> impl Iterator<Item = (usize, &[u32; 4])> {
+        let first = set * WAYS;
+        self.places[first..first + WAYS].iter().enumerate().map(move |(way, place)| (first + way, place))
+    }
+
+    /// The place of a name. Both sets are looked through, as waiting for memory twice takes longer.
+    fn find(&self, print: &Print) -> Option<usize> {
+        let [x, y, z] = print.bits;
+        let mut found = None;
+        for set in print.sets {
+            for (at, place) in self.set(set) {
+                let is_it = place[..3] == [x, y, z] && place[3] != 0;
+                found = if is_it { Some(at) } else { found };
+            }
+        }
+        found
+    }
+
+    pub fn get(&self, name: &Username) -> Option<AccountId> {
+        self.find(&self.print(name)).map(|at| AccountId(u64::from(self.places[at][3])))
+    }
+
+    /// In the emptier one of its sets, so that both fill evenly. Where both are full, it gets the place of another one, or none.
+    pub fn put(&mut self, name: &Username, id: AccountId, instead: bool) {
+        let print = self.print(name);
+        let Some(id) = u32::try_from(id.0).ok().filter(|id| *id != 0) else { return };
+        let mut best = (0, None);
+        for set in print.sets {
+            let mut free = (0, None);
+            for (at, place) in self.set(set) {
+                if place[3] == 0 {
+                    free = (free.0 + 1, Some(at));
+                } else if place[..3] == print.bits {
+                    return;
+                }
+            }
+            if free.0 > best.0 {
+                best = free;
+            }
+        }
+        self.next = (self.next + 1) % WAYS;
+        let Some(place) = best.1.or_else(|| instead.then_some(print.sets[0] * WAYS + self.next)) else { return };
+        let [x, y, z] = print.bits;
+        self.places[place] = [x, y, z, id];
+    }
+
+    pub fn remove(&mut self, name: &Username) {
+        if let Some(at) = self.find(&self.print(name)) {
+            self.places[at] = [0; 4];
+        }
+    }
+}
