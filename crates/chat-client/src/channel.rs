@@ -76,7 +76,7 @@ pub(crate) fn origin(address: &str) -> Option<Uri> {
 pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Io for T {}
 
-/// Where streams are opened. Where the other side allows no more, callers wait here for their turn, and whoever gives up leaves nothing behind.
+/// Where streams are opened. Where the other side allows no more, callers wait here for their turn; of who gives up, only the first in line has a stream that waits.
 type Requests = Arc<tokio::sync::Mutex<SendRequest<Bytes>>>;
 /// Why there is no connection is told to all who waited for it.
 type Making = Shared<BoxFuture<'static, Result<Requests, Arc<io::Error>>>>;

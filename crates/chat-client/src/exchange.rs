@@ -109,8 +109,8 @@ impl Sending {
                 }
                 Poll::Pending => {
                     self.let_go()?;
-                    // Each write wakes whoever waits for a reset, and what has queued meanwhile goes together: by its callers alone it would be woken for
-                    // nearly each message.
+                    // Room for the next message wakes whoever waits for a reset, behind all that is ready by then, and what they queue goes together: by its
+                    // callers alone this would be woken for nearly each message.
                     return self.stream.poll_reset(cx).map_ok(drop);
                 }
             }
