@@ -27,6 +27,11 @@ pub(super) const ROOM: usize = 1 << 20;
 const WAYS: usize = 8;
 const SETS: usize = 140_000;
 
+/// Which of so many places a hash stands for: each as likely as any other.
+fn place_of(hash: u32, places: usize) -> usize {
+    ((u64::from(hash) * places as u64) >> 32) as usize
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Known {

@@ -1,6 +1,6 @@
 //! To whom names lead.
 
-use super::WAYS;
+use super::{WAYS, place_of};
 use chat_core::{AccountId, Username};
 use std::hash::{BuildHasher as _, RandomState};
 
@@ -33,8 +33,7 @@ impl Names {
         let halves = |hash: u64| [(hash >> 32) as u32, hash as u32];
         let ([a, b], [c, d]) = (halves(first), halves(second));
         let sets = self.places.len() / WAYS;
-        let set = |half: u32| ((u64::from(half) * sets as u64) >> 32) as usize;
-        Print { sets: [set(a), set(b)], bits: [b, c, d] }
+        Print { sets: [a, b].map(|half| place_of(half, sets)), bits: [b, c, d] }
     }
 
     fn set(&self, set: usize) -> impl Iterator<Item = (usize, &[u32; 4])> {

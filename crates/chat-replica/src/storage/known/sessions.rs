@@ -1,5 +1,6 @@
 //! Sessions by their tokens.
 
+use super::place_of;
 use chat_core::{AccountId, Session, Timestamp, TokenHash};
 
 /// A cache line, which most processors get as one: a turn comes after others have used the caches.
@@ -25,8 +26,7 @@ impl Sessions {
 
     fn places(&self, token: &TokenHash) -> [usize; 2] {
         let [a, b, c, d, e, f, g, h, ..] = token.0;
-        let place = |half: [u8; 4]| ((u64::from(u32::from_le_bytes(half)) * self.places.len() as u64) >> 32) as usize;
-        [place([a, b, c, d]), place([e, f, g, h])]
+        [[a, b, c, d], [e, f, g, h]].map(|half| place_of(u32::from_le_bytes(half), self.places.len()))
     }
 
     fn is_at(&self, place: usize, token: &TokenHash) -> bool {
