@@ -8,7 +8,7 @@ use crate::usage;
 use chat_replica::driver::Ended;
 use chat_replica::failpoint;
 use chat_replica::handle::Handle;
-use chat_replica::server::{Server, StartError};
+use chat_replica::server::{EventLoops, Server, StartError};
 use chat_replica::transport::Tcp;
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -42,24 +42,26 @@ pub(crate) fn main_beside(arguments: impl IntoIterator<Item = OsString>, beside:
     abort_on_panic();
     let _armed = failpoint::arm();
     narrator::start_log();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
+    // What is no client's has little to do.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let (runtime, loops) = match runtime.and_then(|runtime| Ok((runtime, EventLoops::threads()?))) {
+        Ok(threads) => threads,
         Err(error) => return fail(REFUSED, &format!("no threads to run on: {error}")),
     };
-    let code = runtime.block_on(run(config, beside));
+    let code = runtime.block_on(run(config, loops, beside));
     // Connections that are still open must not keep the process: a replica that has left must refuse.
     runtime.shutdown_background();
     code
 }
 
-async fn run(config: chat_replica::options::Config, beside: Beside) -> ExitCode {
+async fn run(config: chat_replica::options::Config, loops: EventLoops, beside: Beside) -> ExitCode {
     let id = config.id;
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
         return fail(REFUSED, "signals cannot be waited for");
     };
     let addresses = config.replicas.clone();
-    let server = match Server::start(config, Arc::new(Tcp)).await {
+    let server = match Server::start_on(loops, config, Arc::new(Tcp)).await {
         Ok(server) => server,
         Err(error @ StartError::Config(_)) => return fail(USAGE, &error.to_string()),
         Err(error) => return fail(REFUSED, &error.to_string()),

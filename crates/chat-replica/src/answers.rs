@@ -1,14 +1,21 @@
-//! How answers leave the driver: those of one log entry together.
+//! How answers leave the driver: those of one log entry together, a part for each event loop.
 //!
 //! Each answer wakes a task, and a thread if that sleeps. Given by the driver, the first would bring a thread to the processor that the driver needs to
-//! give the second, and so with each of them. So many go to one task, which gives them on its own thread, where nothing needs to be woken for that.
+//! give the second, and so with each of them. So those that an event loop waits for go to one task there, which gives them where nothing needs to be woken for
+//! that.
 
 use crate::desk::Tell;
 use crate::handle::{Declined, Done};
+use tokio::runtime::{Handle, Id};
 use tokio::sync::{mpsc, oneshot};
 
 /// Where an answer goes.
-pub(crate) type Answer = oneshot::Sender<Result<Done, Declined>>;
+#[derive(Debug)]
+pub(crate) struct Answer {
+    sender: oneshot::Sender<Result<Done, Declined>>,
+    /// The runtime on which it is waited for.
+    on: Option<Id>,
+}
 
 type Given = (Answer, Result<Done, Declined>);
 
@@ -17,64 +24,90 @@ const FEW: usize = 2;
 /// How many entries' answers wait to be given at most; beyond, the driver gives them.
 const ENTRIES: usize = 64;
 
+impl Answer {
+    /// For somebody who waits on the current runtime, if there is one.
+    pub fn channel() -> (Answer, oneshot::Receiver<Result<Done, Declined>>) {
+        let (sender, receiver) = oneshot::channel();
+        let on = Handle::try_current().ok().map(|runtime| runtime.id());
+        (Answer { sender, on }, receiver)
+    }
+}
+
 /// The driver's end.
 #[derive(Debug)]
 pub(crate) struct Answers {
+    loops: Vec<Loop>,
+}
+
+#[derive(Debug)]
+struct Loop {
+    id: Id,
     outbox: mpsc::Sender<Vec<Given>>,
+    /// What is to leave together.
+    gathered: Vec<Given>,
 }
 
 impl Answers {
-    /// With a task of the current runtime, which ends with this.
-    pub fn start() -> Answers {
+    /// With a task on each of these runtimes, which ends with this.
+    pub fn start<'r>(runtimes: impl IntoIterator<Item = &'r Handle>) -> Answers {
+        Answers { loops: runtimes.into_iter().map(Loop::start).collect() }
+    }
+
+    /// Lets go together of what answers this gives.
+    pub fn together<T>(&mut self, tell_all: impl FnOnce(Tell<'_, Answer>) -> T) -> T {
+        let told = tell_all(&mut |answer, what| match self.loops.iter_mut().find(|each| Some(each.id) == answer.on) {
+            Some(waits) => waits.gathered.push((answer, what)),
+            None => give([(answer, what)]),
+        });
+        self.loops.iter_mut().for_each(Loop::leave);
+        told
+    }
+}
+
+impl Loop {
+    fn start(runtime: &Handle) -> Loop {
         let (outbox, mut inbox) = mpsc::channel(ENTRIES);
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             while let Some(answers) = inbox.recv().await {
                 give(answers);
             }
         });
-        Answers { outbox }
+        Loop { id: runtime.id(), outbox, gathered: Vec::new() }
     }
 
-    /// Lets go together of what answers this gives.
-    pub fn together<T>(&self, tell_all: impl FnOnce(Tell<'_, Answer>) -> T) -> T {
-        let mut answers = Vec::new();
-        let told = tell_all(&mut |answer, what| answers.push((answer, what)));
-        self.leave(answers);
-        told
-    }
-
-    fn leave(&self, answers: Vec<Given>) {
-        if answers.len() <= FEW {
-            return give(answers);
+    fn leave(&mut self) {
+        if self.gathered.len() <= FEW {
+            return give(self.gathered.drain(..));
         }
         use mpsc::error::TrySendError::{Closed, Full};
-        if let Err(Full(answers) | Closed(answers)) = self.outbox.try_send(answers) {
+        if let Err(Full(answers) | Closed(answers)) = self.outbox.try_send(std::mem::take(&mut self.gathered)) {
             give(answers);
         }
     }
 }
 
 /// Whoever asked may have gone.
-fn give(answers: Vec<Given>) {
-    answers.into_iter().for_each(|(answer, what)| drop(answer.send(what)));
+fn give(answers: impl IntoIterator<Item = Given>) {
+    answers.into_iter().for_each(|(answer, what)| drop(answer.sender.send(what)));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::EventLoops;
 
     /// So many answers together, and where they arrive.
-    fn given(answers: &Answers, count: usize) -> Vec<oneshot::Receiver<Result<Done, Declined>>> {
-        let (asked, waiting): (Vec<Answer>, Vec<_>) = (0..count).map(|_| oneshot::channel()).unzip();
+    fn given(answers: &mut Answers, count: usize) -> Vec<oneshot::Receiver<Result<Done, Declined>>> {
+        let (asked, waiting): (Vec<Answer>, Vec<_>) = (0..count).map(|_| Answer::channel()).unzip();
         answers.together(|tell| asked.into_iter().for_each(|answer| tell(answer, Err(Declined::Unknown))));
         waiting
     }
 
     #[tokio::test]
     async fn every_answer_arrives_however_many_there_are() {
-        let answers = Answers::start();
+        let mut answers = Answers::start([&Handle::current()]);
         for count in [1, FEW, FEW + 1, 100] {
-            for given in given(&answers, count) {
+            for given in given(&mut answers, count) {
                 assert!(matches!(given.await, Ok(Err(Declined::Unknown))));
             }
         }
@@ -82,12 +115,40 @@ mod tests {
 
     #[tokio::test]
     async fn answers_arrive_though_their_task_is_behind_or_gone() {
-        let answers = Answers::start();
+        let mut answers = Answers::start([&Handle::current()]);
         // Nothing here lets the task run.
-        let waiting: Vec<_> = (0..3 * ENTRIES).flat_map(|_| given(&answers, FEW + 1)).collect();
+        let waiting: Vec<_> = (0..3 * ENTRIES).flat_map(|_| given(&mut answers, FEW + 1)).collect();
         drop(answers);
         for given in waiting {
             assert!(matches!(given.await, Ok(Err(Declined::Unknown))));
+        }
+    }
+
+    /// On other threads, and where there is no runtime at all.
+    #[tokio::test]
+    async fn answers_arrive_on_every_event_loop_and_elsewhere() {
+        let loops = EventLoops::threads().expect("threads");
+        let mut answers = Answers::start(loops.runtimes());
+        let mut waiting = Vec::new();
+        let mut asked = Vec::new();
+        for runtime in loops.runtimes() {
+            for _ in 0..FEW + 1 {
+                let (asks, answer) = oneshot::channel();
+                waiting.push(runtime.spawn(async move {
+                    let (asked, given) = Answer::channel();
+                    asks.send(asked).expect("it is waited for");
+                    given.await
+                }));
+                asked.push(answer.await.expect("it asks"));
+            }
+        }
+        let (elsewhere, given) = std::thread::spawn(Answer::channel).join().expect("no panic");
+        asked.push(elsewhere);
+        assert!(asked.iter().take(FEW + 1).all(|asked| asked.on == Some(loops.runtimes()[0].id())));
+        answers.together(|tell| asked.into_iter().for_each(|asked| tell(asked, Err(Declined::Unknown))));
+        assert!(matches!(given.await, Ok(Err(Declined::Unknown))));
+        for waiting in waiting {
+            assert!(matches!(waiting.await.expect("no panic"), Ok(Err(Declined::Unknown))));
         }
     }
 }

@@ -215,7 +215,7 @@ impl Driver {
         mut inputs: Vec<Input>,
         proposals: Vec<Proposal>,
     ) -> Result<Turned, DiskError> {
-        let (wiring, desk, ended) = (&self.wiring, &mut self.desk, &mut self.ended);
+        let (wiring, desk, ended) = (&mut self.wiring, &mut self.desk, &mut self.ended);
         inputs.extend(wiring.answers.together(|tell| desk.propose(self.node.replica(), proposals, tell)));
         let clock = wiring.clock;
         let mut out = TurnOut { runtime, wiring, desk, ended, unsent: false };
@@ -264,7 +264,7 @@ fn exchange(runtime: &Runtime) {
 /// What a turn gives to the world.
 struct TurnOut<'d> {
     runtime: &'d Runtime,
-    wiring: &'d Wiring,
+    wiring: &'d mut Wiring,
     desk: &'d mut Desk<Answer>,
     ended: &'d mut Option<Ended>,
     unsent: bool,

@@ -1,5 +1,6 @@
 //! What the rest of a replica may ask of its driver.
 
+use crate::answers::Answer;
 use crate::clock::Clock;
 use crate::desk::{Request, size};
 use crate::protocol::{Epoch, Member, ReplicaId, Status, Time};
@@ -54,7 +55,7 @@ impl Row {
 }
 
 /// A change on its way to the log.
-pub(crate) type Proposal = Request<oneshot::Sender<Result<Done, Declined>>>;
+pub(crate) type Proposal = Request<Answer>;
 
 /// What operators and the server ask.
 #[derive(Debug)]
@@ -159,7 +160,7 @@ impl Handle {
         command: Command,
         row: Option<Row>,
     ) -> Result<oneshot::Receiver<Result<Done, Declined>>, Declined> {
-        let (answer, receiver) = oneshot::channel();
+        let (answer, receiver) = Answer::channel();
         let place = self.proposals.reserve().await.map_err(|_| Declined::Stopped)?;
         // Before the driver can take it out again.
         self.line_bytes.fetch_add(size(&command), Ordering::Relaxed);

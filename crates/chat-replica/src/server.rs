@@ -1,7 +1,11 @@
-//! A running replica: how it starts and ends; `assembly` wires its parts together.
+//! A running replica: how it starts and ends; `assembly` wires its parts together, `loops` and `spread` say on which threads clients are served.
 
 mod assembly;
 mod fence;
+mod loops;
+mod spread;
+
+pub use loops::EventLoops;
 
 use crate::driver::Ended;
 use crate::handle::{Control, Handle};
@@ -83,15 +87,28 @@ pub struct Server {
     shutdown: CancellationToken,
     ended: watch::Receiver<Option<Ended>>,
     thread: Option<std::thread::JoinHandle<()>>,
+    _loops: EventLoops,
 }
 
 impl Server {
-    /// Starts a replica on the current tokio runtime, plus a thread for its driver. Returns once it listens and its disk was read; that
-    /// it leads or follows comes later, see [`Handle::status`].
+    /// Starts a replica on the current tokio runtime, plus a thread for its driver; its clients are served there, too. See [`Server::start_on`].
     ///
     /// # Errors
     /// Why it cannot start.
     pub async fn start(config: Config, connector: Arc<dyn Connector>) -> Result<Server, StartError> {
+        Server::start_on(EventLoops::here(), config, connector).await
+    }
+
+    /// Starts a replica on the current tokio runtime, plus a thread for its driver; its clients are served on `loops`. Returns once it listens and its disk was read; that
+    /// it leads or follows comes later, see [`Handle::status`].
+    ///
+    /// # Errors
+    /// Why it cannot start.
+    pub async fn start_on(
+        loops: EventLoops,
+        config: Config,
+        connector: Arc<dyn Connector>,
+    ) -> Result<Server, StartError> {
         if let Some(wrong) = config.wrong() {
             return Err(StartError::Config(wrong));
         }
@@ -107,7 +124,7 @@ impl Server {
         let failed = |source| StartError::Disk { path: directory.database().display().to_string(), source };
         let (disk, member, recovered) = SqliteDisk::open(directory.clone(), id).map_err(failed)?;
         let (address_book, options) = (config.replicas, config.options);
-        Parts { address, listener, directory, disk, member, recovered, address_book, options, connector }.run()
+        Parts { address, listener, directory, disk, member, recovered, address_book, options, connector, loops }.run()
     }
 
     /// Where it listens.
@@ -148,8 +165,8 @@ impl Server {
         Paused { _resume: resume }
     }
 
-    /// Stops as a crash would: nothing is flushed, handed over or said. The listener and the connections close when the runtime that
-    /// it was started on ends.
+    /// Stops as a crash would: nothing is flushed, handed over or said. The listener closes when the runtime that it was started on ends, and
+    /// the connections with the event loops that serve them.
     pub fn kill(mut self) {
         self.stop();
     }

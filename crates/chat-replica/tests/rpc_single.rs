@@ -1,5 +1,6 @@
 //! The calls of clients, on a cluster of one real replica: every rule that needs no second one.
 
+#[allow(dead_code, reason = "every test file uses its own part of it")]
 mod rpc_harness;
 
 use chat_proto::v1::admin_service_client::AdminServiceClient;

@@ -1,7 +1,8 @@
 //! How the parts of a replica are wired together.
 
 use super::fence::fence;
-use super::{Server, StartError};
+use super::spread::{line, spread};
+use super::{EventLoops, Server, StartError};
 use crate::answers::Answers;
 use crate::clock::Clock;
 use crate::driver::{Driver, Ended, Wiring};
@@ -47,12 +48,14 @@ pub(super) struct Parts {
     pub address_book: Vec<(u32, String)>,
     pub options: Options,
     pub connector: Arc<dyn Connector>,
+    pub loops: EventLoops,
 }
 
 impl Parts {
     /// Wires it all together, and lets it run.
     pub fn run(self) -> Result<Server, StartError> {
-        let Parts { address, listener, directory, disk, member, recovered, address_book, options, connector } = self;
+        let Parts { address, listener, directory, disk, member, recovered, address_book, options, connector, loops } =
+            self;
         let (clock, shutdown) = (Clock::start(), CancellationToken::new());
         let replicas: Vec<(ReplicaId, String)> =
             address_book.iter().map(|(id, at)| (ReplicaId(*id), at.clone())).collect();
@@ -69,7 +72,8 @@ impl Parts {
             let _here = runtime.0.as_ref().map(Runtime::enter);
             Peers::start(peers_config, events, connector, shutdown.clone())
         };
-        let (wiring, handle, suspects) = wires(&node, network, peers, cluster, clock, options.min_copies);
+        let answers = Answers::start(loops.runtimes());
+        let (wiring, handle, suspects) = wires(&node, network, peers, cluster, clock, options.min_copies, answers);
         tokio::spawn(storage::scrub::scrub(Arc::downgrade(&directory)));
         tokio::spawn(end_if_damaged(directory.damaged.subscribe(), handle.control.clone(), shutdown.clone()));
         let context = Arc::new(RpcContext::new(
@@ -85,7 +89,7 @@ impl Parts {
         let incoming = Incoming::new(listener.clone());
         let admin = AdminRpc::new(context.clone(), secret);
         if let Some(driver) = &runtime.0 {
-            serve(incoming, driver, context, admin, sessions, &shutdown);
+            serve(incoming, driver, &loops, context, admin, sessions, &shutdown);
         }
         if let Some(command) = options.fence_command {
             tokio::spawn(fence(command, replicas, suspects, handle.control.clone(), shutdown.clone()));
@@ -103,6 +107,7 @@ impl Parts {
             shutdown,
             ended,
             thread: Some(thread),
+            _loops: loops,
         })
     }
 }
@@ -115,6 +120,7 @@ fn wires(
     cluster: watch::Sender<Option<ClusterId>>,
     clock: Clock,
     min_copies: usize,
+    answers: Answers,
 ) -> (Wiring, Handle, mpsc::Receiver<Member>) {
     let (proposals, proposed) = mpsc::channel(PROPOSAL_LINE);
     let (control, ordered) = mpsc::channel(64);
@@ -141,7 +147,7 @@ fn wires(
         line_bytes,
         control: ordered,
         peers,
-        answers: Answers::start(),
+        answers,
         subscribers: Arc::new(Subscribers::new()),
         gate,
         status,
@@ -200,10 +206,11 @@ fn spawn_driver(driver: Driver, runtime: Loose, id: ReplicaId) -> std::io::Resul
     Ok((thread, ended))
 }
 
-/// Serves peers on the driver's runtime, and all others on the current one. Sessions are taken by both: who dials is guessed.
+/// Serves peers on the driver's runtime, and all others on the event loops. Sessions are taken by both: who dials is guessed.
 fn serve(
     incoming: Incoming,
     driver: &Runtime,
+    loops: &EventLoops,
     context: Arc<RpcContext>,
     admin: AdminRpc,
     sessions: SessionService,
@@ -225,7 +232,14 @@ fn serve(
         .add_service(ChatServiceServer::new(ChatRpc::new(context)).max_decoding_message_size(CLIENT_MESSAGE))
         .add_service(AdminServiceServer::new(admin))
         .add_service(sessions);
-    tokio::spawn(until(shutdown.clone(), of_others.serve_with_incoming(others)));
+    let mut lines = Vec::new();
+    for runtime in loops.runtimes() {
+        let (line, connections) = line();
+        lines.push(line);
+        runtime.spawn(until(shutdown.clone(), of_others.clone().serve_with_incoming(connections)));
+    }
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move { shutdown.run_until_cancelled(spread(others, lines)).await });
 }
 
 async fn until(shutdown: CancellationToken, server: impl Future<Output = Result<(), tonic::transport::Error>>) {

@@ -10,6 +10,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 
 /// How many may read at the same time; more wait their turn.
@@ -34,6 +35,8 @@ struct Shared {
     places: Arc<Semaphore>,
     line: Mutex<Line>,
     directory: Arc<DataDirectory>,
+    /// Whose threads read: one runtime's for all who ask, wherever they are, as each has threads of its own.
+    runtime: Handle,
 }
 
 /// A look that is to be made, on the connection in that place, or on a new one that it puts there. Afterwards the place is empty if that is not to
@@ -49,10 +52,13 @@ struct Line {
 }
 
 impl Readers {
-    /// Readers of the database in this directory, which exists.
+    /// Readers of the database in this directory, which exists, on threads of the current tokio runtime.
+    ///
+    /// # Panics
+    /// Outside of one.
     pub fn new(directory: Arc<DataDirectory>) -> Readers {
-        let places = Arc::new(Semaphore::new(LINE));
-        Readers { shared: Arc::new(Shared { places, line: Mutex::default(), directory }) }
+        let (places, runtime) = (Arc::new(Semaphore::new(LINE)), Handle::current());
+        Readers { shared: Arc::new(Shared { places, line: Mutex::default(), directory, runtime }) }
     }
 
     /// Runs `look` on a connection, in one snapshot of what was committed when it began.
@@ -80,7 +86,7 @@ impl Readers {
         };
         if self.shared.put_in_line(Box::new(look)) {
             let shared = self.shared.clone();
-            tokio::task::spawn_blocking(move || shared.work());
+            self.shared.runtime.spawn_blocking(move || shared.work());
         }
         // Else the process is ending.
         answered.await.unwrap_or(Err(rusqlite::Error::InvalidQuery))

@@ -16,7 +16,8 @@
 //! | `outbox` | from the driver to the sessions, never blocking |
 //! | `service` | the sessions that peers dial |
 //! | `incoming` | accepting without ever owning the listener (rule 8) |
-//! | `sorting` | peers' connections to the driver's thread, others to the server's |
+//! | `sorting` | peers' connections to the driver's thread, others to the server's event loops |
+//! | `placed` | a connection and the place that it has there |
 //!
 //! What never happens: a failure other than a refused connection is reported as one; a refusal is reported where nobody
 //! was ever met; an address that a name had once is taken for the one that answered; the listener is closed; a task or a
@@ -28,6 +29,7 @@ mod leash;
 mod outbox;
 mod pace;
 mod peers;
+mod placed;
 mod service;
 mod session;
 mod sorting;
@@ -38,6 +40,7 @@ pub use connect::{Connector, Dialled, Duplex, Io, Tcp};
 pub use incoming::Incoming;
 pub use outbox::PeerSender;
 pub use peers::{Peers, PeersConfig};
+pub use placed::Placed;
 pub use service::SessionService;
 pub use sorting::sorted;
 

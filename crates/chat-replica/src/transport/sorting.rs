@@ -5,20 +5,16 @@
 //! too, from peers of another version and where there are too many. Whoever lies gets nothing on the driver's thread but the service of sessions, and
 //! shares a few places with all who do.
 
-use super::Incoming;
+use super::{Incoming, Placed};
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
-use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// How many bytes may come in unread on a stream that a peer dials. Odd, so that it is known again.
 pub(super) const PEER_WINDOW: u32 = (8 << 20) + 1;
@@ -39,21 +35,18 @@ const INITIAL_WINDOW_SIZE: u16 = 4;
 /// So much of it is looked at: a peer has three or four settings, of six bytes each.
 const BEGIN: usize = 128;
 
-/// A peer's connection, with the place that it has.
-pub struct Placed {
-    stream: TcpStream,
-    _place: OwnedSemaphorePermit,
-}
-
 /// What is accepted, sorted: the connections of peers, which are to be polled on the runtime that they are to live on, and all others.
 pub fn sorted(
     incoming: Incoming,
-) -> (impl Stream<Item = io::Result<Placed>> + Send, impl Stream<Item = io::Result<TcpStream>> + Send) {
+) -> (
+    impl Stream<Item = io::Result<Placed<OwnedSemaphorePermit>>> + Send,
+    impl Stream<Item = io::Result<TcpStream>> + Send,
+) {
     let ((peers, of_peers), (others, of_others)) = (mpsc::channel(PLACES), mpsc::channel(LINE));
     tokio::spawn(sort_all(incoming, peers, others));
     let of_peers = ReceiverStream::new(of_peers).filter_map(|(stream, place)| {
         let here = TcpStream::from_std(stream).inspect_err(lost);
-        here.ok().map(|stream| Ok(Placed { stream, _place: place }))
+        here.ok().map(|stream| Ok(Placed::new(stream, place)))
     });
     (of_peers, ReceiverStream::new(of_others).map(Ok))
 }
@@ -126,46 +119,6 @@ fn is_peers(begin: &[u8]) -> Option<bool> {
     Some(rest.get(..length)?.chunks(6).any(|setting| setting == window))
 }
 
-impl AsyncRead for Placed {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Placed {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
-
-impl Connected for Placed {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,7 +182,7 @@ mod tests {
         for (window, is_peer) in [(Some(PEER_WINDOW), true), (None, false), (Some(1 << 20), false)].repeat(20) {
             let _channel = dial(address, window).await;
             let (stream, as_peer) = tokio::select! {
-                Some(Ok(placed)) = peers.next() => (placed.stream, true),
+                Some(Ok(placed)) = peers.next() => (placed.into_stream(), true),
                 Some(Ok(stream)) = others.next() => (stream, false),
             };
             assert_eq!(as_peer, is_peer, "with {window:?}");

@@ -3,7 +3,7 @@
 use chat_proto::v1::chat_service_client::ChatServiceClient;
 use chat_proto::v1::{self, Reason};
 use chat_replica::options::{Config, Listen, Options};
-use chat_replica::server::Server;
+use chat_replica::server::{EventLoops, Server};
 use chat_replica::transport::Tcp;
 use std::future::Future;
 use std::net::TcpListener;
@@ -25,7 +25,12 @@ pub struct Replica {
 
 /// A cluster of one, which serves.
 pub async fn alone() -> Replica {
-    let replica = start(&[]).await;
+    alone_on(EventLoops::here()).await
+}
+
+/// The same, with these event loops.
+pub async fn alone_on(loops: EventLoops) -> Replica {
+    let replica = start_on(loops, &[]).await;
     let mut gate = replica.server.handle().gate();
     soon(gate.wait_for(|gate| gate.serving.is_some())).await.unwrap();
     let mut status = replica.server.handle().status();
@@ -35,6 +40,10 @@ pub async fn alone() -> Replica {
 
 /// Replica 1 of a cluster with these others, which are not there.
 pub async fn start(others: &[u32]) -> Replica {
+    start_on(EventLoops::here(), others).await
+}
+
+async fn start_on(loops: EventLoops, others: &[u32]) -> Replica {
     let data = TempDir::new().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -46,9 +55,14 @@ pub async fn start(others: &[u32]) -> Replica {
         replicas: std::iter::once((1, address.to_string())).chain(absent).collect(),
         options: Options::default(),
     };
-    let server = Server::start(config, Arc::new(Tcp)).await.unwrap();
-    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    let server = Server::start_on(loops, config, Arc::new(Tcp)).await.unwrap();
+    let channel = dial(&server).await;
     Replica { server, channel, _data: data }
+}
+
+/// A connection of its own.
+pub async fn dial(server: &Server) -> Channel {
+    Endpoint::from_shared(format!("http://{}", server.address())).unwrap().connect().await.unwrap()
 }
 
 /// Nothing in these tests takes long.
@@ -111,6 +125,11 @@ impl User {
         token[..16].copy_from_slice(&key());
         ok(client.log_in(login(name, token))).await;
         User { client, token }
+    }
+
+    /// The same session, on another connection.
+    pub fn by(&self, channel: Channel) -> User {
+        User { client: ChatServiceClient::new(channel), token: self.token }
     }
 
     /// A call of theirs.

@@ -1,0 +1,98 @@
+//! Which event loop a client's connection lives on: the one that has the fewest.
+
+use crate::transport::Placed;
+use std::io;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
+
+/// Connections that wait for one event loop to take them at most.
+const LINE: usize = 64;
+
+/// The way to one event loop.
+pub(super) struct Line {
+    entrance: mpsc::Sender<(std::net::TcpStream, Live)>,
+    live: Live,
+}
+
+/// As many clones of it exist as an event loop has connections, and one.
+type Live = Arc<()>;
+
+/// A line, and what comes out of it, which is to be polled on its event loop.
+pub(super) fn line() -> (Line, impl Stream<Item = io::Result<Placed<Live>>> + Send) {
+    let (entrance, exit) = mpsc::channel(LINE);
+    let connections = ReceiverStream::new(exit).filter_map(|(stream, live)| {
+        let here = TcpStream::from_std(stream).inspect_err(lost);
+        here.ok().map(|stream| Ok(Placed::new(stream, live)))
+    });
+    (Line { entrance, live: Arc::default() }, connections)
+}
+
+/// Puts each connection in one of these lines, until there are no more.
+pub(super) async fn spread(connections: impl Stream<Item = io::Result<TcpStream>>, lines: Vec<Line>) {
+    let mut connections = std::pin::pin!(connections);
+    while let Some(accepted) = connections.next().await {
+        let Some(line) = lines.iter().min_by_key(|line| Arc::strong_count(&line.live)) else { return };
+        if let Ok(stream) = accepted.and_then(TcpStream::into_std).inspect_err(lost) {
+            // An event loop that has ended serves nobody any more.
+            let _ = line.entrance.send((stream, line.live.clone())).await;
+        }
+    }
+}
+
+fn lost(error: &io::Error) {
+    tracing::warn!(%error, "a connection was lost as it was accepted");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    async fn connections(count: usize) -> (Vec<TcpStream>, Vec<io::Result<TcpStream>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let (mut dialled, mut accepted) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            dialled.push(TcpStream::connect(address).await.expect("connected"));
+            accepted.push(listener.accept().await.map(|(stream, _)| stream));
+        }
+        (dialled, accepted)
+    }
+
+    #[tokio::test]
+    async fn each_connection_goes_where_the_fewest_live() {
+        let (_dialled, mut accepted) = connections(9).await;
+        let later = accepted.split_off(6);
+        let ((first, of_first), (second, of_second)) = (line(), line());
+        let (mut of_first, mut of_second) = (Box::pin(of_first), Box::pin(of_second));
+        let (more, connections) = mpsc::unbounded_channel();
+        let spreading = tokio::spawn(async move {
+            let connections = tokio_stream::wrappers::UnboundedReceiverStream::new(connections);
+            spread(connections, vec![first, second]).await;
+        });
+        accepted.into_iter().for_each(|stream| more.send(stream).expect("it runs"));
+        let mut placed = Vec::new();
+        for _ in 0..3 {
+            placed.push(of_first.next().await.expect("half of them").expect("connected"));
+            drop(of_second.next().await.expect("half of them").expect("connected"));
+        }
+        later.into_iter().for_each(|stream| more.send(stream).expect("it runs"));
+        for _ in 0..3 {
+            placed.push(of_second.next().await.expect("it has none left, the first three").expect("connected"));
+        }
+        drop(more);
+        assert!(of_first.next().await.is_none(), "it has three already");
+        spreading.await.expect("it ends when there are no more");
+    }
+
+    #[tokio::test]
+    async fn a_loop_that_has_ended_holds_nobody_up() {
+        let (_dialled, accepted) = connections(2 * LINE).await;
+        let (ended, gone) = line();
+        drop(gone);
+        spread(tokio_stream::iter(accepted), vec![ended]).await;
+    }
+}
