@@ -15,10 +15,8 @@ use std::sync::atomic::Ordering;
 pub const BATCH: usize = 1024;
 /// Bytes of changes in one log entry, about.
 pub const BATCH_BYTES: usize = 512 << 10;
-/// Log entries proposed and not yet committed at most: beyond, changes wait in line.
+/// Full log entries proposed and not yet committed at most: beyond, changes wait in line.
 const UNDER_WAY: u64 = 32;
-/// So many changes are worth an entry of their own beside one that is under way.
-const MANY: usize = 16;
 
 /// A change that somebody asks for; `A` is where the answer goes.
 #[derive(Debug)]
@@ -80,10 +78,13 @@ impl<A> Desk<A> {
         Desk { min_copies, asked: Vec::new(), asked_in: None, waiting: VecDeque::new(), term: None }
     }
 
-    /// Whether changes are taken from the line: to be proposed, or to be declined at once. `line`: how many stand in it. `full`: they fill an entry.
-    pub fn has_room(&self, replica: &Replica, line: usize, full: bool) -> bool {
-        let last = self.waiting.back().map_or(0, |waiting| waiting.answers.len());
-        replica.serving().is_none() || replica.entries_under_way() < most_under_way(last, line, full)
+    /// Whether changes are taken from the line: to be proposed, or to be declined at once. `full`: those in line fill an entry.
+    ///
+    /// What comes while an entry is under way goes into the next one together: each entry costs every replica a sync and some wake-ups. A line
+    /// that fills one gains nothing by waiting.
+    pub fn has_room(&self, replica: &Replica, full: bool) -> bool {
+        let most = if full { UNDER_WAY } else { 1 };
+        replica.serving().is_none() || replica.entries_under_way() < most
     }
 
     /// Makes one batch of what is in line, or declines it. What it returns goes into the turn, behind everything else.
@@ -177,18 +178,6 @@ impl<A> Desk<A> {
     }
 }
 
-/// How many entries may be under way, with so many changes in the last one and in line.
-///
-/// What comes while an entry is under way goes into the next one together: each entry costs every replica a sync and some wake-ups. Where as
-/// many wait as are under way, these do something while those wait for the disks. A line that fills an entry gains nothing by waiting.
-fn most_under_way(last: usize, line: usize, full: bool) -> u64 {
-    match full {
-        true => UNDER_WAY,
-        false if line >= last.max(MANY) => 2,
-        false => 1,
-    }
-}
-
 /// Why this one of a row is not carried out, if it is not: an earlier one was not, or the epoch has ended.
 fn out_of_row(row: &Row, serving: Option<Epoch>) -> Option<Declined> {
     let in_row = serving == Some(row.epoch) && !row.broken.load(Ordering::Relaxed);
@@ -201,19 +190,4 @@ fn decline_in_row<A>(row: Option<Row>, answer: A, why: Declined, tell: Tell<'_, 
         row.broken.store(true, Ordering::Relaxed);
     }
     tell(answer, Err(why));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_second_entry_is_under_way_where_as_many_wait_as_in_the_first() {
-        assert_eq!(most_under_way(0, 1, false), 1, "the first");
-        assert_eq!(most_under_way(1, MANY - 1, false), 1, "too few for a sync of their own");
-        assert_eq!(most_under_way(1, MANY, false), 2);
-        assert_eq!(most_under_way(100, 99, false), 1, "the other half of those who send is still to come");
-        assert_eq!(most_under_way(100, 100, false), 2);
-        assert_eq!(most_under_way(1000, 10, true), UNDER_WAY, "few large ones");
-    }
 }

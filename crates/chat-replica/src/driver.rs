@@ -169,8 +169,7 @@ impl Driver {
 
     /// Whether changes are taken from the line. What could not be carried out soon waits there, where whoever sends more is held up.
     fn has_room(&self) -> bool {
-        !self.node.disk().is_overfull()
-            && self.desk.has_room(self.node.replica(), self.wiring.proposals.len(), self.line_is_full())
+        !self.node.disk().is_overfull() && self.desk.has_room(self.node.replica(), self.line_is_full())
     }
 
     /// Whether what stands in line fills a log entry.

@@ -3,6 +3,7 @@
 use super::disk::Disk;
 use super::journal::Effect;
 use super::service::Service;
+use super::world::Settings;
 use chat_replica::node::{Node, Turned};
 use chat_replica::protocol::*;
 use std::collections::VecDeque;
@@ -91,7 +92,7 @@ pub struct Process {
 }
 
 impl Process {
-    pub(crate) fn new(run: u64, node: Node<Disk>, clock: Clock, n: usize, min_copies: usize) -> Process {
+    pub(crate) fn new(run: u64, node: Node<Disk>, clock: Clock, settings: &Settings) -> Process {
         let visible = node.disk().state().applied;
         Process {
             run,
@@ -112,11 +113,11 @@ impl Process {
             wake: u64::MAX,
             crash_in: None,
             pause_in: None,
-            dials: vec![Dial::default(); n],
+            dials: vec![Dial::default(); settings.n],
             steps: 0,
             leaving: false,
             ending: None,
-            service: Service::new(min_copies, visible),
+            service: Service::new(settings.min_copies, settings.full, visible),
         }
     }
 

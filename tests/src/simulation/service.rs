@@ -100,6 +100,8 @@ pub(crate) enum Seen {
 #[derive(Debug)]
 pub(crate) struct Service {
     desk: Desk<Ask>,
+    /// So many changes in line are worth a log entry beside those under way: `BATCH` in a real replica.
+    full: usize,
     pub line: VecDeque<Request<Ask>>,
     pub gate: Gate,
     answered: u64,
@@ -114,9 +116,10 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub fn new(min_copies: usize, visible: u64) -> Service {
+    pub fn new(min_copies: usize, full: usize, visible: u64) -> Service {
         Service {
             desk: Desk::new(min_copies),
+            full,
             line: VecDeque::new(),
             gate: Gate::closed(visible),
             answered: visible,
@@ -133,12 +136,12 @@ impl Service {
     }
 
     fn has_room(&self, replica: &Replica) -> bool {
-        self.desk.has_room(replica, self.line.len(), self.line_is_full())
+        self.desk.has_room(replica, self.line_is_full())
     }
 
     fn line_is_full(&self) -> bool {
         let bytes = || self.line.iter().map(|request| size(&request.command)).sum::<usize>();
-        self.line.len() >= BATCH || bytes() >= BATCH_BYTES
+        self.line.len() >= self.full || bytes() >= BATCH_BYTES
     }
 
     /// What is in line becomes a batch, or is declined.

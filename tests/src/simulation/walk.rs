@@ -8,6 +8,7 @@ use super::world::{LARGE, Settings, Snapshot, World, id};
 use super::{MS, SECOND};
 use chat_check::History;
 use chat_core::{Lookup as _, Read as _};
+use chat_replica::desk::BATCH;
 use chat_replica::protocol::{Input, Member};
 use std::panic::AssertUnwindSafe;
 
@@ -95,6 +96,7 @@ impl Plan {
             cuts_buffer: random.chance(500),
             refusal_is_proof: random.chance(920),
             min_copies: random.pick(&[1, 1, 1, 1, 2]),
+            full: Random::new(seed ^ 0x0F11_ED00).pick(&[BATCH, BATCH, 1, 2]),
             apply_bytes: random.pick(&[1 << 20, 1 << 20, 600, 1]),
             clients: random.pick(&[1, 2, 2, 3, 4]),
             client_pause: random.pick(&[40, 150, 500]) * MS,

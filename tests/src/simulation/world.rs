@@ -13,6 +13,7 @@ use super::truth::Truth;
 use super::violation::Violation;
 use chat_check::History;
 use chat_core::{Command, Timestamp, TokenHash};
+use chat_replica::desk::BATCH;
 use chat_replica::handle::ReadPermit;
 use chat_replica::node::Node;
 use chat_replica::protocol::*;
@@ -48,6 +49,8 @@ pub struct Settings {
     pub refusal_is_proof: bool,
     /// Rule 13.
     pub min_copies: usize,
+    /// So many changes in line go into a log entry of their own, though others are under way.
+    pub full: usize,
     /// All of them, except in tests that show what breaks without one.
     pub rules: Rules,
     /// Nothing leaves that rests on what is not durable yet: looked at, rather than left to show in what is lost.
@@ -79,6 +82,7 @@ impl Settings {
             cuts_buffer: true,
             refusal_is_proof: true,
             min_copies: 1,
+            full: BATCH,
             rules: Rules::ALL,
             order_is_checked: true,
             apply_bytes: 1 << 20,
@@ -366,7 +370,7 @@ impl World {
         let clock = Clock { started: self.now, origin, permille_fast };
         let replica = Replica::new(config, found, clock.at(self.now));
         let node = Node::new(replica, disk).applying_at_most(self.settings.apply_bytes);
-        self.hosts[host].process = Some(Process::new(run, node, clock, n, self.settings.min_copies));
+        self.hosts[host].process = Some(Process::new(run, node, clock, &self.settings));
         self.note(|| format!("{me} starts"));
         self.check_commits(host);
         for peer in (0..n).filter(|peer| *peer != host) {
