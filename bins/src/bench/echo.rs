@@ -153,7 +153,7 @@ fn server() -> ExitCode {
 async fn serve() -> Result<(), Box<dyn std::error::Error>> {
     let incoming = TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?.with_nodelay(Some(true));
     println!("{}", incoming.local_addr()?);
-    // As a replica serves its clients.
+    // With a replica's settings for its clients, on the threads that tokio has unless it is told otherwise.
     let server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(1)))
         .http2_keepalive_timeout(Some(Duration::from_secs(2)))

@@ -42,7 +42,7 @@ pub(crate) fn main_beside(arguments: impl IntoIterator<Item = OsString>, beside:
     abort_on_panic();
     let _armed = failpoint::arm();
     narrator::start_log();
-    // What is no client's has little to do.
+    // For whatever is neither a client's nor the driver's: accepting, signals, scrubbing. What blocks there is given to other threads.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let (runtime, loops) = match runtime.and_then(|runtime| Ok((runtime, EventLoops::threads()?))) {
         Ok(threads) => threads,

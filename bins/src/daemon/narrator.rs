@@ -21,8 +21,9 @@ pub(super) async fn narrate(id: u32, addresses: Vec<(u32, String)>, mut status: 
     loop {
         let line = describe(id, &addresses, &status.borrow_and_update());
         if line != said {
-            say(&line);
-            said = line;
+            said.clone_from(&line);
+            // Whoever does not read standard error must hold up nothing else on this thread.
+            let _ = tokio::task::spawn_blocking(move || say(&line)).await;
         }
         if status.changed().await.is_err() {
             return;

@@ -48,9 +48,14 @@ struct Loop {
 }
 
 impl Answers {
-    /// With a task on each of these runtimes, which ends with this.
-    pub fn start<'r>(runtimes: impl IntoIterator<Item = &'r Handle>) -> Answers {
-        Answers { loops: runtimes.into_iter().map(Loop::start).collect() }
+    /// With a task on each of these runtimes and on the current one, which ends with this.
+    pub fn start(runtimes: &[Handle]) -> Answers {
+        let mut loops: Vec<Loop> = runtimes.iter().map(Loop::start).collect();
+        let here = Handle::current();
+        if loops.iter().all(|each| each.id != here.id()) {
+            loops.push(Loop::start(&here));
+        }
+        Answers { loops }
     }
 
     /// Lets go together of what answers this gives.
@@ -105,7 +110,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_answer_arrives_however_many_there_are() {
-        let mut answers = Answers::start([&Handle::current()]);
+        let mut answers = Answers::start(&[]);
         for count in [1, FEW, FEW + 1, 100] {
             for given in given(&mut answers, count) {
                 assert!(matches!(given.await, Ok(Err(Declined::Unknown))));
@@ -115,7 +120,7 @@ mod tests {
 
     #[tokio::test]
     async fn answers_arrive_though_their_task_is_behind_or_gone() {
-        let mut answers = Answers::start([&Handle::current()]);
+        let mut answers = Answers::start(&[]);
         // Nothing here lets the task run.
         let waiting: Vec<_> = (0..3 * ENTRIES).flat_map(|_| given(&mut answers, FEW + 1)).collect();
         drop(answers);

@@ -99,7 +99,8 @@ impl Server {
         Server::start_on(EventLoops::here(), config, connector).await
     }
 
-    /// Starts a replica on the current tokio runtime, plus a thread for its driver; its clients are served on `loops`. Returns once it listens and its disk was read; that
+    /// Starts a replica on the current tokio runtime, plus a thread for its driver; its clients are served on `loops`. The current runtime must live as long
+    /// as the server. Returns once it listens and its disk was read; that
     /// it leads or follows comes later, see [`Handle::status`].
     ///
     /// # Errors
@@ -165,8 +166,8 @@ impl Server {
         Paused { _resume: resume }
     }
 
-    /// Stops as a crash would: nothing is flushed, handed over or said. The listener closes when the runtime that it was started on ends, and
-    /// the connections with the event loops that serve them.
+    /// Stops as a crash would: nothing is flushed, handed over or said. The connections close with the event loops that serve them, at the
+    /// latest when their runtimes end.
     pub fn kill(mut self) {
         self.stop();
     }

@@ -1,6 +1,6 @@
 //! For how long this replica leads in one epoch.
 //!
-//! The gate changes with every turn of the driver. Thousands of streams must not wake for that, so one task watches it for all of
+//! The gate changes with leases, and with what readers see. Thousands of streams must not wake for that, so one task watches it for all of
 //! them and passes on only what they want to know.
 
 use crate::handle::Gate;

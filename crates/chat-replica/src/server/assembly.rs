@@ -57,6 +57,7 @@ impl Parts {
         let Parts { address, listener, directory, disk, member, recovered, address_book, options, connector, loops } =
             self;
         let (clock, shutdown) = (Clock::start(), CancellationToken::new());
+        let unless_it_runs = shutdown.clone().drop_guard();
         let replicas: Vec<(ReplicaId, String)> =
             address_book.iter().map(|(id, at)| (ReplicaId(*id), at.clone())).collect();
         let others: Vec<(ReplicaId, String)> = replicas.iter().filter(|(id, _)| *id != member.id).cloned().collect();
@@ -97,6 +98,7 @@ impl Parts {
         let stop = wiring.stop.clone();
         let (thread, ended) =
             spawn_driver(Driver::new(node, wiring), runtime, member.id).map_err(StartError::Thread)?;
+        unless_it_runs.disarm();
         Ok(Server {
             address,
             _listener: listener,

@@ -31,12 +31,15 @@ pub(super) fn line() -> (Line, impl Stream<Item = io::Result<Placed<Live>>> + Se
 }
 
 /// Puts each connection in one of these lines, until there are no more.
-pub(super) async fn spread(connections: impl Stream<Item = io::Result<TcpStream>>, lines: Vec<Line>) {
+pub(super) async fn spread(connections: impl Stream<Item = io::Result<TcpStream>>, mut lines: Vec<Line>) {
     let mut connections = std::pin::pin!(connections);
     while let Some(accepted) = connections.next().await {
-        let Some(line) = lines.iter().min_by_key(|line| Arc::strong_count(&line.live)) else { return };
+        // An event loop that has ended serves nobody any more.
+        lines.retain(|line| !line.entrance.is_closed());
+        // One that takes nobody at the moment holds up nobody else; where none does, they wait.
+        let key = |line: &&Line| (line.entrance.capacity() == 0, Arc::strong_count(&line.live));
+        let Some(line) = lines.iter().min_by_key(key) else { return };
         if let Ok(stream) = accepted.and_then(TcpStream::into_std).inspect_err(lost) {
-            // An event loop that has ended serves nobody any more.
             let _ = line.entrance.send((stream, line.live.clone())).await;
         }
     }
@@ -89,10 +92,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_loop_that_has_ended_holds_nobody_up() {
-        let (_dialled, accepted) = connections(2 * LINE).await;
-        let (ended, gone) = line();
+    async fn a_loop_that_has_ended_gets_nobody() {
+        let (_dialled, accepted) = connections(6).await;
+        let ((ended, gone), (goes_on, of_it)) = (line(), line());
         drop(gone);
-        spread(tokio_stream::iter(accepted), vec![ended]).await;
+        spread(tokio_stream::iter(accepted), vec![ended, goes_on]).await;
+        assert_eq!(of_it.collect::<Vec<_>>().await.len(), 6);
+    }
+
+    #[tokio::test]
+    async fn a_loop_that_takes_nobody_holds_nobody_up() {
+        let (_dialled, mut accepted) = connections(2 * LINE + 1).await;
+        let ((stands_still, of_it), (goes_on, of_the_other)) = (line(), line());
+        // It has many, so that the one that stands still seems to have room for more.
+        let held: Vec<Live> = (0..2 * LINE).map(|_| goes_on.live.clone()).collect();
+        let last = accepted.split_off(2 * LINE);
+        let taken = tokio::spawn(of_the_other.collect::<Vec<_>>());
+        spread(tokio_stream::iter(accepted.into_iter().chain(last)), vec![stands_still, goes_on]).await;
+        assert_eq!(of_it.collect::<Vec<_>>().await.len(), LINE, "as many as wait there at most");
+        assert_eq!(taken.await.expect("no panic").len(), LINE + 1);
+        drop(held);
     }
 }
