@@ -1,32 +1,26 @@
 //! Which event loop a client's connection lives on: the one that has the fewest.
 
-use crate::transport::Placed;
+use crate::transport::{self, Entrance, Placed, lost};
 use std::io;
 use std::sync::Arc;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 
 /// Connections that wait for one event loop to take them at most.
 const LINE: usize = 64;
 
-/// The way to one event loop.
-pub(super) struct Line {
-    entrance: mpsc::Sender<(std::net::TcpStream, Live)>,
-    live: Live,
-}
-
 /// As many clones of it exist as an event loop has connections, and one.
 type Live = Arc<()>;
 
+/// The way to one event loop.
+pub(super) struct Line {
+    entrance: Entrance<Live>,
+    live: Live,
+}
+
 /// A line, and what comes out of it, which is to be polled on its event loop.
 pub(super) fn line() -> (Line, impl Stream<Item = io::Result<Placed<Live>>> + Send) {
-    let (entrance, exit) = mpsc::channel(LINE);
-    let connections = ReceiverStream::new(exit).filter_map(|(stream, live)| {
-        let here = TcpStream::from_std(stream).inspect_err(lost);
-        here.ok().map(|stream| Ok(Placed::new(stream, live)))
-    });
+    let (entrance, connections) = transport::line(LINE);
     (Line { entrance, live: Arc::default() }, connections)
 }
 
@@ -45,14 +39,11 @@ pub(super) async fn spread(connections: impl Stream<Item = io::Result<TcpStream>
     }
 }
 
-fn lost(error: &io::Error) {
-    tracing::warn!(%error, "a connection was lost as it was accepted");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
 
     async fn connections(count: usize) -> (Vec<TcpStream>, Vec<io::Result<TcpStream>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -102,13 +93,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_loop_that_takes_nobody_holds_nobody_up() {
-        let (_dialled, mut accepted) = connections(2 * LINE + 1).await;
+        let (_dialled, accepted) = connections(2 * LINE + 1).await;
         let ((stands_still, of_it), (goes_on, of_the_other)) = (line(), line());
         // It has many, so that the one that stands still seems to have room for more.
         let held: Vec<Live> = (0..2 * LINE).map(|_| goes_on.live.clone()).collect();
-        let last = accepted.split_off(2 * LINE);
         let taken = tokio::spawn(of_the_other.collect::<Vec<_>>());
-        spread(tokio_stream::iter(accepted.into_iter().chain(last)), vec![stands_still, goes_on]).await;
+        spread(tokio_stream::iter(accepted), vec![stands_still, goes_on]).await;
         assert_eq!(of_it.collect::<Vec<_>>().await.len(), LINE, "as many as wait there at most");
         assert_eq!(taken.await.expect("no panic").len(), LINE + 1);
         drop(held);

@@ -17,7 +17,7 @@
 //! | `service` | the sessions that peers dial |
 //! | `incoming` | accepting without ever owning the listener (rule 8) |
 //! | `sorting` | peers' connections to the driver's thread, others to the server's event loops |
-//! | `placed` | a connection and the place that it has there |
+//! | `placed` | a connection and the place that it has there; its way to that thread |
 //!
 //! What never happens: a failure other than a refused connection is reported as one; a refusal is reported where nobody
 //! was ever met; an address that a name had once is taken for the one that answered; the listener is closed; a task or a
@@ -40,7 +40,7 @@ pub use connect::{Connector, Dialled, Duplex, Io, Tcp};
 pub use incoming::Incoming;
 pub use outbox::PeerSender;
 pub use peers::{Peers, PeersConfig};
-pub use placed::Placed;
+pub use placed::{Entrance, Placed, line, lost};
 pub use service::SessionService;
 pub use sorting::sorted;
 

@@ -1,11 +1,32 @@
-//! A connection and the place that it has, which is free again where the connection ends.
+//! A connection and the place that it has, which is free again where the connection ends; and its way to the runtime that it is to live on.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::server::{Connected, TcpConnectInfo};
+
+/// Where connections leave the runtime that accepted them, each with its place.
+pub type Entrance<P> = mpsc::Sender<(std::net::TcpStream, P)>;
+
+/// A line in which so many connections wait at most. What comes out of it is to be polled on the runtime that they are to live on.
+pub fn line<P: Send>(room: usize) -> (Entrance<P>, impl Stream<Item = io::Result<Placed<P>>> + Send) {
+    let (entrance, exit) = mpsc::channel(room);
+    let connections = ReceiverStream::new(exit).filter_map(|(stream, place)| {
+        let here = TcpStream::from_std(stream).inspect_err(lost);
+        here.ok().map(|stream| Ok(Placed { stream, _place: place }))
+    });
+    (entrance, connections)
+}
+
+/// Says that a connection could not leave one runtime, or arrive at another.
+pub fn lost(error: &io::Error) {
+    tracing::warn!(%error, "a connection was lost as it was accepted");
+}
 
 /// A connection with its place `P`, which is dropped with it.
 #[derive(Debug)]
@@ -14,13 +35,8 @@ pub struct Placed<P> {
     _place: P,
 }
 
+#[cfg(test)]
 impl<P> Placed<P> {
-    /// Puts it there.
-    pub fn new(stream: TcpStream, place: P) -> Placed<P> {
-        Placed { stream, _place: place }
-    }
-
-    #[cfg(test)]
     pub(super) fn into_stream(self) -> TcpStream {
         self.stream
     }

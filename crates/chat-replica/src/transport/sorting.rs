@@ -5,7 +5,7 @@
 //! too, from peers of another version and where there are too many. Whoever lies gets nothing on the driver's thread but the service of sessions, and
 //! shares a few places with all who do.
 
-use super::{Incoming, Placed};
+use super::{Entrance, Incoming, Placed, line, lost};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,16 +42,12 @@ pub fn sorted(
     impl Stream<Item = io::Result<Placed<OwnedSemaphorePermit>>> + Send,
     impl Stream<Item = io::Result<TcpStream>> + Send,
 ) {
-    let ((peers, of_peers), (others, of_others)) = (mpsc::channel(PLACES), mpsc::channel(LINE));
+    let ((peers, of_peers), (others, of_others)) = (line(PLACES), mpsc::channel(LINE));
     tokio::spawn(sort_all(incoming, peers, others));
-    let of_peers = ReceiverStream::new(of_peers).filter_map(|(stream, place)| {
-        let here = TcpStream::from_std(stream).inspect_err(lost);
-        here.ok().map(|stream| Ok(Placed::new(stream, place)))
-    });
     (of_peers, ReceiverStream::new(of_others).map(Ok))
 }
 
-type Peers = mpsc::Sender<(std::net::TcpStream, OwnedSemaphorePermit)>;
+type Peers = Entrance<OwnedSemaphorePermit>;
 
 /// Ends when nobody takes connections any more.
 async fn sort_all(mut incoming: Incoming, peers: Peers, others: mpsc::Sender<TcpStream>) {
@@ -82,10 +78,6 @@ async fn sort(stream: TcpStream, places: Arc<Semaphore>, peers: Peers, others: m
     } else {
         let _ = others.send(stream).await;
     }
-}
-
-fn lost(error: &io::Error) {
-    tracing::warn!(%error, "a peer's connection was lost as it was accepted");
 }
 
 async fn begins_as_a_peers(stream: &TcpStream) -> bool {
