@@ -1,6 +1,6 @@
-//! Runs become larger ones: in slices, so that no batch waits for a large one.
+//! Runs become larger ones: in slices, so that no batch waits for a large one, and no faster than is needed, so that no batch pays for many.
 
-use super::runs::{Run, ripe};
+use super::runs::{Run, behind, ripe};
 use super::{Index, Posting, Postings, key, read};
 use rusqlite::Result;
 
@@ -8,10 +8,6 @@ use rusqlite::Result;
 const BLOCKS: usize = 12;
 /// One block of each run for so many messages: what is left of the last one is written again, so the more a slice has, the less that costs.
 const PER_BLOCK: usize = 128;
-/// Postings of both indexes that are moved with each message that comes in. Each goes through five or six runs in a life.
-const PER_MESSAGE: usize = 16;
-/// And so many with each batch. A small batch is written within a turn, and everybody waits for it; a slice is a block of each run at least, some thousands more.
-const PER_BATCH: usize = 1024;
 
 /// The next blocks of a run.
 struct Head {
@@ -24,12 +20,11 @@ struct Head {
 }
 
 impl Postings<'_> {
-    /// Merges what is due, about as much as must be done for each `messages` that come in.
+    /// Merges what is due, now that there are all messages up to the id `last`, of which so many have come in just now.
     ///
     /// # Errors
     /// SQLite's own.
-    pub(super) fn merge(self, messages: usize) -> Result<()> {
-        let mut left = PER_BATCH + PER_MESSAGE * messages;
+    pub(super) fn merge(self, last: u64, messages: usize) -> Result<()> {
         let blocks = (messages / PER_BLOCK).clamp(1, BLOCKS);
         loop {
             let mut runs = self.runs()?;
@@ -37,8 +32,7 @@ impl Postings<'_> {
                 self.begin(sources)?;
                 runs = self.runs()?;
             }
-            // The newest first: they are the smallest, and there are the most of them.
-            let Some(target) = runs.iter().find_map(|run| run.target) else { return Ok(()) };
+            let Some(target) = behind(&runs, last) else { return Ok(()) };
             // The oldest first.
             let sources = runs.iter().rev().filter(|run| run.target == Some(target));
             let sources: Vec<_> = sources.map(|run| run.number).collect();
@@ -47,10 +41,6 @@ impl Postings<'_> {
             let also = self.slice(Index::Conversations, &sources, target, blocks)?;
             if moved + also == 0 {
                 self.arrived(target)?;
-            }
-            match left.checked_sub(moved + also) {
-                Some(rest) => left = rest,
-                None => return Ok(()),
             }
         }
     }

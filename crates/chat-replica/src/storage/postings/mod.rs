@@ -122,7 +122,8 @@ impl<'c> Postings<'c> {
     /// # Errors
     /// SQLite's own.
     pub(super) fn add(self, places: &[Place]) -> Result<()> {
-        let Some(first) = places.iter().map(|place| place.id).min() else { return Ok(()) };
+        let ids = || places.iter().map(|place| place.id);
+        let (Some(first), Some(last)) = (ids().min(), ids().max()) else { return Ok(()) };
         let run = Run { first, number: self.next_number()?, messages: places.len() as u64, target: None };
         for index in Index::BOTH {
             let mut postings: Vec<_> = places.iter().map(|place| place.posting(index)).collect();
@@ -130,7 +131,7 @@ impl<'c> Postings<'c> {
             self.write(index, run.number, postings)?;
         }
         self.insert_run(run)?;
-        self.merge(places.len())
+        self.merge(last, places.len())
     }
 
     /// Removes messages. Each is in one run, so about one block is looked at for each, however many people sent them.

@@ -8,6 +8,9 @@ use rusqlite::Result;
 const FAN: usize = 8;
 /// Runs with fewer messages than [`FAN`] times this are of one size.
 const SMALL: u64 = 512;
+/// So many messages move to where they are merged for each that comes in meanwhile. As long as it is more than one, a merge is done before the next of its size
+/// is due. What all sizes cost together is spread evenly then, and there are not many more runs to look into than if each merge were done at once.
+const PACE: u64 = 2;
 
 /// Postings of some messages, in both indexes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +42,21 @@ pub(super) fn ripe(runs: &[Run]) -> Option<&[Run]> {
         let together = free.iter().take_while(|run| run.size() <= size).count();
         let alike = free[..together].iter().filter(|run| run.size() == size).count();
         (alike >= FAN).then(|| &free[..together])
+    })
+}
+
+/// What runs are being merged into, where all have moved and that is to be said, or not fast enough for the messages that have come in since that began, up to
+/// the id `last`. The smallest, if there are several.
+pub(super) fn behind(runs: &[Run], last: u64) -> Option<u64> {
+    let mut asked = None;
+    // The newest come first: they are the smallest, and of those with one target, the one that was there last when the merge began.
+    runs.iter().find_map(|newest| {
+        let target = newest.target.filter(|target| asked != Some(*target))?;
+        asked = Some(target);
+        let moved = runs.iter().find(|run| run.number == target)?.messages;
+        let since = (last + 1).saturating_sub(newest.first.saturating_add(newest.messages));
+        let all: u64 = runs.iter().filter(|run| run.target == Some(target)).map(|run| run.messages).sum();
+        (moved >= all || moved < since.saturating_mul(PACE)).then_some(target)
     })
 }
 
@@ -125,5 +143,30 @@ mod tests {
         some[9].target = Some(3);
         assert_eq!(some[17].number, 3);
         assert_eq!(ripe(&some).map(<[Run]>::len), Some(8));
+    }
+
+    #[test]
+    fn a_merge_goes_on_where_less_has_moved_than_twice_what_came_in() {
+        // What has come in since, in two runs; eight that have not all moved into 19 yet; and what is older, into 9.
+        let run = |first, number, messages, target| Run { first, number, messages, target };
+        let mut runs = vec![run(1900, 21, 40, None), run(1880, 20, 20, None)];
+        runs.extend((0..8).map(|at| run(1870 - 10 * at, 18 - at, 10, Some(19))));
+        runs.push(run(1800, 19, 0, None));
+        runs.extend([run(1400, 8, 400, Some(9)), run(1000, 7, 400, Some(9)), run(1000, 9, 0, None)]);
+        let with = |moved: [u64; 2], last| {
+            let mut runs = runs.clone();
+            [runs[10].messages, runs[13].messages] = moved;
+            behind(&runs, last)
+        };
+        assert_eq!(with([0, 300], 1879), None, "nothing has come in since");
+        assert_eq!(with([0, 300], 1880), Some(19));
+        assert_eq!(with([2, 300], 1880), None);
+        assert_eq!(with([79, 300], 1919), Some(19));
+        assert_eq!(with([78, 300], 1918), None);
+        assert_eq!(with([80, 300], 1879), Some(19), "all have moved");
+        assert_eq!(with([79, 199], 1899), Some(9), "100 have come in since it began");
+        assert_eq!(with([79, 200], 1899), None);
+        assert_eq!(with([0, 0], 1939), Some(19), "the smallest first");
+        assert_eq!(behind(&[], u64::MAX - 1), None);
     }
 }
