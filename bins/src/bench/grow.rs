@@ -35,24 +35,32 @@ impl Flags {
     }
 }
 
+/// All sizes are there at the same time, and are measured in turns: within minutes a machine that others share may become half as fast again.
 pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -> Result<(), Broken> {
     let mut sizes = Vec::new();
     for (&messages, &accounts) in flags.messages.iter().zip(&flags.accounts) {
-        let crowd = stage.filled(&Size { messages, accounts }).await?;
-        let mut lines = Vec::new();
-        for name in ["grow-few", "grow-anybody"] {
-            let people = some_of(stage, &crowd, flags.clients, name == "grow-anybody").await?;
-            send::load(&people, 1, send::WARM_UP).await?;
-            let once = async || {
-                let line = send::once(stage, name, &people, 1, flags.secs).await?;
-                Ok(line.with("messages", messages as f64).with("accounts", accounts as f64))
-            };
-            lines.push(report.measure(once).await?);
-        }
-        sizes.push(lines);
+        let (mut stage, size) = (stage.beside()?, Size { messages, accounts });
+        let crowd = stage.filled(&size).await?;
+        sizes.push((stage, crowd, size));
     }
-    if let [first, .., last] = sizes.as_slice() {
-        first.iter().zip(last).for_each(|(first, last)| report.follows(&ratios(first, last)));
+    for name in ["grow-few", "grow-anybody"] {
+        let mut senders = Vec::new();
+        for (stage, crowd, _) in &sizes {
+            let people = some_of(stage, crowd, flags.clients, name == "grow-anybody").await?;
+            send::load(&people, 1, send::WARM_UP).await?;
+            senders.push(people);
+        }
+        let once = async |which: usize| {
+            let (stage, _, size) = &sizes[which];
+            let line = send::once(stage, name, &senders[which], 1, flags.secs).await?;
+            Ok(line.with("messages", size.messages as f64).with("accounts", size.accounts as f64))
+        };
+        if let [first, .., last] = report.in_turns(sizes.len(), once).await?.as_slice() {
+            report.follows(&ratios(first, last));
+        }
+    }
+    for (mut stage, ..) in sizes {
+        stage.down().await?;
     }
     Ok(())
 }

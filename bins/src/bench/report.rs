@@ -135,18 +135,33 @@ impl Report {
 
     /// Makes a measurement as often as was asked for, tells of each run, and returns the median.
     pub async fn measure(&mut self, mut once: impl AsyncFnMut() -> Result<Line, Broken>) -> Result<Line, Broken> {
-        let mut lines = Vec::new();
+        let lines = self.in_turns(1, async |_| once().await).await?;
+        lines.into_iter().next().ok_or_else(nothing)
+    }
+
+    /// The same for so many measurements, each of which is made once before any is made again.
+    pub async fn in_turns(
+        &mut self,
+        measurements: usize,
+        mut once: impl AsyncFnMut(usize) -> Result<Line, Broken>,
+    ) -> Result<Vec<Line>, Broken> {
+        let mut lines = vec![Vec::new(); measurements];
         for run in 1..=self.runs {
-            let line = once().await?;
-            self.tell(&line, &run.into());
-            lines.push(line);
+            for (which, lines) in lines.iter_mut().enumerate() {
+                let line = once(which).await?;
+                self.tell(&line, &run.into());
+                lines.push(line);
+            }
         }
-        let line = Line::median_of(&lines).ok_or_else(|| Broken("nothing was measured".into()))?;
-        if self.runs > 1 {
-            self.tell(&line, &"median".into());
+        let medians = lines.iter().map(|lines| Line::median_of(lines).ok_or_else(nothing));
+        let medians = medians.collect::<Result<Vec<_>, _>>()?;
+        for line in &medians {
+            if self.runs > 1 {
+                self.tell(line, &"median".into());
+            }
+            self.counted.push(line.json(&self.counts_as(), &self.args));
         }
-        self.counted.push(line.json(&self.counts_as(), &self.args));
-        Ok(line)
+        Ok(medians)
     }
 
     /// Tells of what follows from measurements and was not measured itself.
@@ -180,6 +195,10 @@ impl Report {
         }
         println!("{}", line.row(&run.as_str().map_or_else(|| run.to_string(), str::to_owned)));
     }
+}
+
+fn nothing() -> Broken {
+    Broken("nothing was measured".into())
 }
 
 #[cfg(test)]
@@ -224,5 +243,19 @@ mod tests {
         assert_eq!((median.per_second, next), (Some(2.0), 3.0));
         let lines = report.into_lines();
         assert_eq!((lines.len(), &lines[0]["run"], &lines[0]["acks_per_s"]), (1, &"median".into(), &2.0.into()));
+    }
+
+    #[tokio::test]
+    async fn several_measurements_are_made_in_turns() {
+        let mut report = Report::new(true, 3, "grow".into());
+        let mut order = Vec::new();
+        let made = report.in_turns(2, async |which| {
+            order.push(which);
+            Ok(line((10 * which + order.len()) as f64, None))
+        });
+        let medians = made.await.expect("they can be measured");
+        assert_eq!(order, [0, 1, 0, 1, 0, 1]);
+        assert_eq!(medians.iter().map(|line| line.per_second).collect::<Vec<_>>(), [Some(3.0), Some(14.0)]);
+        assert_eq!(report.into_lines().len(), 2);
     }
 }

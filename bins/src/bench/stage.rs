@@ -53,6 +53,11 @@ impl Stage {
         Ok(Stage { empty: Some(empty), ..stage })
     }
 
+    /// Another one, for a cluster beside this one's that is filled from the same folder.
+    pub fn beside(&self) -> Result<Stage, Broken> {
+        Stage::new(self.servers.clone(), self.data.clone())
+    }
+
     /// Where a cluster is that was not filled.
     pub fn folder(&self) -> &Path {
         self.empty.as_ref().map_or_else(|| self.kept(), TempDir::path)
