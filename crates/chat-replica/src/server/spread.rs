@@ -1,6 +1,6 @@
 //! Which event loop a client's connection lives on: the one that has the fewest.
 
-use crate::transport::{self, Entrance, Placed, lost};
+use crate::transport::{self, Entrance, Gathered, Placed, lost};
 use std::io;
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -19,9 +19,9 @@ pub(super) struct Line {
 }
 
 /// A line, and what comes out of it, which is to be polled on its event loop.
-pub(super) fn line() -> (Line, impl Stream<Item = io::Result<Placed<Live>>> + Send) {
+pub(super) fn line() -> (Line, impl Stream<Item = io::Result<Gathered<Placed<Live>>>> + Send) {
     let (entrance, connections) = transport::line(LINE);
-    (Line { entrance, live: Arc::default() }, connections)
+    (Line { entrance, live: Arc::default() }, connections.map(|connection| connection.map(Gathered::new)))
 }
 
 /// Puts each connection in one of these lines, until there are no more.

@@ -17,6 +17,7 @@
 //! | `service` | the sessions that peers dial |
 //! | `incoming` | accepting without ever owning the listener (rule 8) |
 //! | `sorting` | peers' connections to the driver's thread, others to the server's event loops |
+//! | `gathered` | a connection on which a large write waits for the next |
 //! | `placed` | a connection and the place that it has there; its way to that thread |
 //!
 //! What never happens: a failure other than a refused connection is reported as one; a refusal is reported where nobody
@@ -24,6 +25,7 @@
 //! connection outlives [`PeerSender::ended`].
 
 mod connect;
+mod gathered;
 mod incoming;
 mod leash;
 mod outbox;
@@ -37,6 +39,7 @@ mod target;
 pub mod wire;
 
 pub use connect::{Connector, Dialled, Duplex, Io, Tcp};
+pub use gathered::Gathered;
 pub use incoming::Incoming;
 pub use outbox::PeerSender;
 pub use peers::{Peers, PeersConfig};
