@@ -18,7 +18,7 @@ use super::{brief, damage, protect, salvage, words};
 use crate::failpoint::{Point, reach};
 use crate::node::Disk;
 use crate::protocol::*;
-use chat_core::{Applied, Provenance};
+use chat_core::{Applied, Lookup as _, Provenance};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::cell::RefCell;
@@ -166,6 +166,7 @@ impl SqliteDisk {
         recovery::remember_mark(&connection)?;
         // From here on a turn is synced in the redo log.
         connection.pragma_update(None, "synchronous", "NORMAL")?;
+        let accounts = SqliteState::new(&connection).counters()?.accounts;
         let identity = Identity { replica: id, disk, cluster: recovered.cluster };
         let database = Database::new(connection, checkpointer, directory.clone(), standing.applied)?;
         let disk = SqliteDisk {
@@ -178,7 +179,7 @@ impl SqliteDisk {
             end,
             identity,
             identity_changed: false,
-            cache: WriteBack::new(),
+            cache: WriteBack::new(accounts).map_err(DiskError::File)?,
             standing,
             committed,
             failed: RefCell::new(None),
@@ -374,6 +375,7 @@ impl Disk for SqliteDisk {
             let provenance = Provenance { index: entry.index, round: entry.epoch.round, replica };
             let mut state = self.cache.over(SqliteState::new(self.database.connection()));
             results.reserve(commands.len());
+            state.recall(&commands);
             for command in &commands {
                 results.push(chat_core::apply(&mut state, provenance, command)?);
             }

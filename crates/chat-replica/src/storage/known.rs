@@ -7,6 +7,7 @@
 mod names;
 mod numbered;
 mod sessions;
+mod table;
 
 use super::marks::NEIGHBOURS;
 use super::requests::Gaps;
@@ -15,7 +16,10 @@ use lru::LruCache;
 use names::Names;
 use numbered::{Called, MarksTable};
 use sessions::Sessions;
+use std::hint::black_box;
+use std::io;
 use std::num::NonZeroUsize;
+use std::ops::BitXor;
 
 /// Accounts that are kept whole; the one that was looked up first goes first.
 const ROWS: NonZeroUsize = NonZeroUsize::new(16 * 1024).expect("not zero");
@@ -25,7 +29,10 @@ const SENDERS: usize = 32 * 1024;
 pub(super) const ROOM: usize = 1 << 20;
 /// Places for names in a set, and sets. A name has its place in one of two sets, so nearly all of the places are used before one is given to another name.
 const WAYS: usize = 8;
-const SETS: usize = 140_000;
+const SETS: usize = 164_000;
+
+/// So many accounts have names in every page of the table.
+const MANY: u64 = 1 << 16;
 
 /// Which of so many places a hash stands for: each as likely as any other.
 fn place_of(hash: u32, places: usize) -> usize {
@@ -50,23 +57,26 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Nothing yet.
-    pub fn new() -> Known {
-        Known::with_room(SETS, ROOM)
+    /// Nothing yet, of so many accounts.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn new(accounts: u64) -> io::Result<Known> {
+        Known::with_room(SETS, ROOM, accounts >= MANY)
     }
 
-    fn with_room(sets: usize, marks: usize) -> Known {
-        Known {
+    fn with_room(sets: usize, marks: usize, are_used: bool) -> io::Result<Known> {
+        Ok(Known {
             counters: None,
             gaps: Gaps::default(),
             accounts: LruCache::new(ROWS),
             sessions: Sessions::new(SENDERS),
             called: Called::new(SENDERS),
-            names: Names::new(sets),
-            marks: MarksTable::new(marks),
+            names: Names::new(sets, are_used)?,
+            marks: MarksTable::new(marks, are_used)?,
             asked: vec![false; marks.div_ceil(NEIGHBOURS as usize)],
             deleted: 0,
-        }
+        })
     }
 
     /// An account or tombstone.
@@ -104,6 +114,16 @@ impl Known {
     /// Whose name it is, if that account is not deleted.
     pub fn recipient(&self, name: &Username) -> Option<AccountId> {
         self.names.get(name)
+    }
+
+    /// Brings what is known of these recipients into the processor's cache: each of them is somewhere else in memory, and who looks them up one after the
+    /// other waits for that twice with each, some 0.1 us every time.
+    pub fn recall<'a>(&self, recipients: impl Iterator<Item = &'a Username>) {
+        let prints: Vec<_> = recipients.map(|name| self.names.print(name)).collect();
+        let names = prints.iter().map(|print| self.names.touch(print));
+        black_box(names.fold(0, BitXor::bitxor));
+        let marks = prints.iter().filter_map(|print| self.names.known_as(print)).map(|id| self.marks.touch(id));
+        black_box(marks.fold(0, BitXor::bitxor));
     }
 
     /// That it is this account's, which is not deleted.
@@ -173,7 +193,7 @@ mod tests {
     const FEW: usize = 500;
 
     fn small() -> Known {
-        Known::with_room(FEW, FEW)
+        Known::with_room(FEW, FEW, false).expect("there is memory")
     }
 
     #[test]

@@ -19,6 +19,7 @@ use chat_core::{
 use rusqlite::Result;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,10 +89,13 @@ impl Waiting {
 }
 
 impl WriteBack {
-    /// Nothing is known, and nothing waits.
-    pub fn new() -> WriteBack {
-        let known = RefCell::new(Known::new());
-        WriteBack { known, waiting: Waiting::default(), leaving: None, portion: PORTION }
+    /// Nothing is known of so many accounts, and nothing waits.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn new(accounts: u64) -> io::Result<WriteBack> {
+        let known = RefCell::new(Known::new(accounts)?);
+        Ok(WriteBack { known, waiting: Waiting::default(), leaving: None, portion: PORTION })
     }
 
     /// Whether carrying this out changes nothing in the database yet. Everything else needs a transaction, which must write what waits, too.
@@ -186,6 +190,15 @@ impl<'w> CachedState<'w> {
             self.looking.set(true);
         }
         Ok(&self.state)
+    }
+
+    /// Before these are carried out one after the other: fetches from memory what they will look up, all of it at the same time.
+    pub fn recall(&self, commands: &[Command]) {
+        let recipients = commands.iter().filter_map(|command| match command {
+            Command::Send { to, .. } => Some(to),
+            _ => None,
+        });
+        self.cache.known.borrow().recall(recipients);
     }
 
     /// Looks no more.
@@ -411,7 +424,7 @@ mod tests {
         };
         for _ in 0..300 {
             connection.execute_batch("BEGIN").expect("begun");
-            let (mut cache, mut expected) = (WriteBack::new(), BTreeMap::new());
+            let (mut cache, mut expected) = (WriteBack::new(0).expect("there is memory"), BTreeMap::new());
             for _ in 0..200 {
                 let leaving = cache.leaving.clone();
                 match (below(12), leaving) {
@@ -443,7 +456,7 @@ mod tests {
     fn a_key_that_is_ahead_of_time_makes_no_others_ask_the_database() {
         let mut connection = rusqlite::Connection::open_in_memory().expect("a database");
         crate::storage::migrations::migrate(&mut connection).expect("made");
-        let (looks, mut cache) = (Arc::new(AtomicU64::new(0)), WriteBack::new());
+        let (looks, mut cache) = (Arc::new(AtomicU64::new(0)), WriteBack::new(0).expect("there is memory"));
         let counted = looks.clone();
         let step = move || {
             counted.fetch_add(1, Ordering::Relaxed);
@@ -481,7 +494,7 @@ mod tests {
     #[test]
     fn less_is_written_at_once_where_it_takes_long_and_more_again_where_it_does_not() {
         let (slow, fast) = (2 * PORTION_TIME, PORTION_TIME / 10);
-        let mut cache = WriteBack::new();
+        let mut cache = WriteBack::new(0).expect("there is memory");
         written(&mut cache, PORTION, slow);
         assert_eq!(cache.portion, PORTION / 2);
         for _ in 0..10 {

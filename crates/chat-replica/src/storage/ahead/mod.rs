@@ -200,7 +200,7 @@ mod tests {
             connection.execute_batch("COMMIT").expect("committed");
             let answered = Arc::new(Notify::new());
             let ahead = Ahead::new(directory.clone(), answered.clone());
-            let (cache, now) = (WriteBack::new(), Instant::now());
+            let (cache, now) = (WriteBack::new(0).expect("there is memory"), Instant::now());
             Start { directory, connection, cache, ahead, answered, now, _dir: dir }
         }
 

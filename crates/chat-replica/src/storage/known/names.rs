@@ -1,8 +1,10 @@
 //! To whom names lead.
 
+use super::table::{IN_LINE, Row, Table};
 use super::{WAYS, place_of};
 use chat_core::{AccountId, Username};
 use std::hash::{BuildHasher as _, RandomState};
+use std::io;
 
 /// Which accounts have which names: only of those that are not deleted. Names never change, and are not given to another account.
 ///
@@ -10,25 +12,26 @@ use std::hash::{BuildHasher as _, RandomState};
 /// and nobody who does not know this process' keys can do better than by chance.
 #[derive(Debug)]
 pub(super) struct Names {
-    /// 96 bits of a name, and an account; all 0 where there is none. A page of it is in memory once it is used.
-    places: Vec<[u32; 4]>,
+    /// 96 bits of a name, and an account; all 0 where there is none.
+    places: Table,
     keys: [RandomState; 2],
     /// Which place of a full set is given to another name next.
     next: usize,
 }
 
 /// Where a name can be, and how it is known there.
-struct Print {
+pub(super) struct Print {
     sets: [usize; 2],
     bits: [u32; 3],
 }
 
 impl Names {
-    pub fn new(sets: usize) -> Names {
-        Names { places: vec![[0; 4]; sets * WAYS], keys: [RandomState::new(), RandomState::new()], next: 0 }
+    pub fn new(sets: usize, are_used: bool) -> io::Result<Names> {
+        let places = Table::new(sets * WAYS, are_used)?;
+        Ok(Names { places, keys: [RandomState::new(), RandomState::new()], next: 0 })
     }
 
-    fn print(&self, name: &Username) -> Print {
+    pub fn print(&self, name: &Username) -> Print {
         let [first, second] = [&self.keys[0], &self.keys[1]].map(|key| key.hash_one(name.as_str()));
         let halves = |hash: u64| [(hash >> 32) as u32, hash as u32];
         let ([a, b], [c, d]) = (halves(first), halves(second));
@@ -36,9 +39,8 @@ impl Names {
         Print { sets: [a, b].map(|half| place_of(half, sets)), bits: [b, c, d] }
     }
 
-    fn set(&self, set: usize) -> impl Iterator<Item = (usize, &[u32; 4])> {
-        let first = set * WAYS;
-        self.places[first..first + WAYS].iter().enumerate().map(move |(way, place)| (first + way, place))
+    fn set(&self, set: usize) -> impl Iterator<Item = (usize, Row)> {
+        (set * WAYS..).zip(self.places.rows(set * WAYS, WAYS))
     }
 
     /// The place of a name. Both sets are looked through, as waiting for memory twice takes longer.
@@ -55,7 +57,18 @@ impl Names {
     }
 
     pub fn get(&self, name: &Username) -> Option<AccountId> {
-        self.find(&self.print(name)).map(|at| AccountId(u64::from(self.places[at][3])))
+        self.known_as(&self.print(name))
+    }
+
+    /// Whose name it is that has this print.
+    pub fn known_as(&self, print: &Print) -> Option<AccountId> {
+        self.find(print).map(|at| AccountId(u64::from(self.places.row(at)[3])))
+    }
+
+    /// Reads something of each cache line that a name with this print can be in.
+    pub fn touch(&self, print: &Print) -> u32 {
+        let places = print.sets.into_iter().flat_map(|set| (set * WAYS..(set + 1) * WAYS).step_by(IN_LINE));
+        places.fold(0, |all, at| all ^ self.places.row(at)[0])
     }
 
     /// In the emptier one of its sets, so that both fill evenly. Where both are full, it gets the place of another one, or none.
@@ -79,12 +92,12 @@ impl Names {
         self.next = (self.next + 1) % WAYS;
         let Some(place) = best.1.or_else(|| instead.then_some(print.sets[0] * WAYS + self.next)) else { return };
         let [x, y, z] = print.bits;
-        self.places[place] = [x, y, z, id];
+        self.places.set(place, [x, y, z, id]);
     }
 
     pub fn remove(&mut self, name: &Username) {
         if let Some(at) = self.find(&self.print(name)) {
-            self.places[at] = [0; 4];
+            self.places.set(at, [0; 4]);
         }
     }
 }

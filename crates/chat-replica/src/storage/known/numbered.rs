@@ -2,18 +2,20 @@
 //!
 //! Ids are given out one after the other, so as many accounts as there are places have one each; with more, the last that was used has it.
 
+use super::table::Table;
 use chat_core::{AccountId, Marks, Username};
+use std::io;
 
 /// How far mailboxes have come.
 #[derive(Debug)]
 pub(super) struct MarksTable {
-    /// An account, and its marks in the order in which [`Marks`] has them; all 0 where there is none. A page of it is in memory once it is used.
-    places: Vec<[u32; 4]>,
+    /// An account, and its marks in the order in which [`Marks`] has them; all 0 where there is none.
+    places: Table,
 }
 
 impl MarksTable {
-    pub fn new(room: usize) -> MarksTable {
-        MarksTable { places: vec![[0; 4]; room] }
+    pub fn new(room: usize, are_used: bool) -> io::Result<MarksTable> {
+        Ok(MarksTable { places: Table::new(room, are_used)? })
     }
 
     fn place(&self, account: AccountId) -> usize {
@@ -21,12 +23,17 @@ impl MarksTable {
     }
 
     pub fn is_free(&self, account: AccountId) -> bool {
-        self.places[self.place(account)][0] == 0
+        self.places.row(self.place(account))[0] == 0
     }
 
     pub fn get(&self, account: AccountId) -> Option<Marks> {
-        let [id, read, delivered, last] = self.places[self.place(account)].map(u64::from);
+        let [id, read, delivered, last] = self.places.row(self.place(account)).map(u64::from);
         (id == account.0 && id != 0).then_some(Marks { read, delivered, last })
+    }
+
+    /// Reads something of where an account's marks can be.
+    pub fn touch(&self, account: AccountId) -> u32 {
+        self.places.row(self.place(account))[0]
     }
 
     pub fn put(&mut self, account: AccountId, Marks { read, delivered, last }: Marks) {
@@ -34,11 +41,11 @@ impl MarksTable {
         let row = [account.0, read, delivered, last].map(narrow);
         let place = self.place(account);
         // What does not fit is not kept, nor what was there before.
-        self.places[place] = if let [Some(id), Some(read), Some(delivered), Some(last)] = row {
-            [id, read, delivered, last]
-        } else {
-            [0; 4]
+        let row = match row {
+            [Some(id), Some(read), Some(delivered), Some(last)] => [id, read, delivered, last],
+            _ => [0; 4],
         };
+        self.places.set(place, row);
     }
 }
 
