@@ -109,6 +109,7 @@ fn command_lines_that_make_no_sense_are_refused_in_one_sentence() {
         ("send --clients 0", "at least 1"),
         ("streams --streams 1000 --accounts 2", "64 streams"),
         ("grow --messages 1,2 --accounts 3", "as many numbers"),
+        ("grow --messages 1,1 --accounts 3,3", "a size twice"),
         ("failover --silent --transfer", "--transfer"),
         ("idle --servers 127.0.0.1:1", "leave --servers out"),
         ("compare /nonexistent/base.jsonl", "/nonexistent/base.jsonl"),

@@ -8,6 +8,7 @@ use super::send;
 use super::stage::Stage;
 use crate::processes::Broken;
 use clap::Args;
+use std::collections::HashSet;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
@@ -31,11 +32,16 @@ impl Flags {
         if self.messages.len() != self.accounts.len() {
             return Err("--messages and --accounts need as many numbers as each other".to_owned());
         }
+        let sizes: HashSet<_> = self.messages.iter().zip(&self.accounts).collect();
+        if sizes.len() < self.messages.len() {
+            return Err("--messages and --accounts have a size twice".to_owned());
+        }
         Ok(())
     }
 }
 
-/// All sizes are there at the same time, and are measured in turns: within minutes a machine that others share may become half as fast again.
+/// All sizes are there at the same time, and are measured in turns, each when all are quiet: a machine that others share does not stay as fast as it was for
+/// minutes.
 pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -> Result<(), Broken> {
     let mut sizes = Vec::new();
     for (&messages, &accounts) in flags.messages.iter().zip(&flags.accounts) {
@@ -43,6 +49,7 @@ pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -
         let crowd = stage.filled(&size).await?;
         sizes.push((stage, crowd, size));
     }
+    let count = sizes.len();
     for name in ["grow-few", "grow-anybody"] {
         let mut senders = Vec::new();
         for (stage, crowd, _) in &sizes {
@@ -51,11 +58,14 @@ pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -
             senders.push(people);
         }
         let once = async |which: usize| {
+            for (stage, ..) in &mut sizes {
+                stage.quiet().await?;
+            }
             let (stage, _, size) = &sizes[which];
             let line = send::once(stage, name, &senders[which], 1, flags.secs).await?;
             Ok(line.with("messages", size.messages as f64).with("accounts", size.accounts as f64))
         };
-        if let [first, .., last] = report.in_turns(sizes.len(), once).await?.as_slice() {
+        if let [first, .., last] = report.in_turns(count, once).await?.as_slice() {
             report.follows(&ratios(first, last));
         }
     }

@@ -139,12 +139,15 @@ impl Stage {
         fill::carry_out(cluster, &sockets, &order, progress).await?;
         let text = serde_json::to_vec(&order).map_err(|error| unusable(error.into()))?;
         std::fs::write(&record, text).map_err(unusable)?;
+        // As it is when the fill is used again.
+        self.down().await?;
+        self.start_in(&folder).await?;
         self.quiet().await?;
         Ok(order.crowd)
     }
 
     /// Waits until its own replicas have done what a start, or a fill, leaves to be done: that is no cost of what is measured.
-    async fn quiet(&mut self) -> Result<(), Broken> {
+    pub async fn quiet(&mut self) -> Result<(), Broken> {
         let Some(cluster) = &mut self.own else { return Ok(()) };
         for _ in 0..QUIET_WITHIN {
             let before = cluster.cpu_seconds();

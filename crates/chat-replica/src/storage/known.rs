@@ -1,7 +1,7 @@
 //! What is known of the state without looking into the database: rows that commands look up again and again, within a bound.
 //!
 //! All of it is as commands see it, with what is not in the database yet: whoever changes a row changes it here, too, or has it forgotten. So a row that is
-//! here needs no other look, and one that is not says nothing. What a send needs of its recipient is kept for a million accounts in some 32 bytes each,
+//! here needs no other look, and one that is not says nothing. What a send needs of its recipient is kept for a million accounts in some 36 bytes each,
 //! because in a large service each recipient has a page of the database to itself, and another one for its marks.
 
 mod names;
@@ -31,7 +31,7 @@ pub(super) const ROOM: usize = 1 << 20;
 const WAYS: usize = 8;
 const SETS: usize = 164_000;
 
-/// So many accounts have names in every page of the table.
+/// So many accounts have names in every page of the table. How many there are is asked at a start.
 const MANY: u64 = 1 << 16;
 
 /// Which of so many places a hash stands for: each as likely as any other.

@@ -1,26 +1,25 @@
 //! Writes that belong together leave together.
 //!
-//! `h2` hands a message of more than some 256 bytes over in a write of its own, and asks to have it flushed before it hands over the trailers that end the
-//! answer, though they are ready: two system calls for an answer, and two at the other end. Here a write of that size waits for the next one, or until the
-//! task of the connection is polled again, which is asked for at once.
+//! `h2` hands a message of more than some 256 bytes over in a write of its own, behind whatever else is to be written, and asks to have it flushed before it
+//! hands over the trailers that end the answer, though they are ready: a system call more for each answer. Here such a write, which is told by its two
+//! pieces, waits for the next one, or until the task of the connection is polled again, which is asked for at once.
 
 use bytes::{Buf as _, BytesMut};
 use std::io::{self, IoSlice};
-use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
-/// Writes of so many bytes wait. Smaller ones `h2` has gathered itself; larger ones cost more to copy than a call.
-const WAITS: RangeInclusive<usize> = 257..=20 * 1024;
+/// Longer writes do not wait: to copy them costs more than a call.
+const LONGEST: usize = 20 * 1024;
 /// So many pieces of a write leave with what waited; the rest of it is written next.
 const PIECES: usize = 4;
 
 /// A connection on which a large write waits for the next.
 ///
 /// A flush is answered before what waits has left; that it leaves is for the next poll of the same task, of reading, writing, flushing or shutting
-/// down. So it is only for tasks that do one of these whenever they are polled, as those of HTTP/2 do.
+/// down. So it is only for tasks that do one of these whenever they are polled, as those of HTTP/2 do. What waits is lost with a runtime that ends before.
 #[derive(Debug)]
 pub struct Gathered<S> {
     stream: S,
@@ -87,7 +86,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
             }
         }
         let bytes = bufs.iter().map(|buf| buf.len()).sum::<usize>();
-        if WAITS.contains(&bytes) {
+        if bytes <= LONGEST && bufs.iter().filter(|buf| !buf.is_empty()).count() > 1 {
             self.waits.reserve(bytes);
             bufs.iter().for_each(|buf| self.waits.extend_from_slice(buf));
             return Poll::Ready(Ok(bytes));
@@ -194,8 +193,11 @@ mod tests {
     const LARGE: [u8; 10_000] = [7; 10_000];
     const SMALL: [u8; 30] = [8; 30];
 
+    /// As `h2` does it: what is large has a piece of its own.
     fn write(stream: &mut Gathered<Wire>, cx: &mut Context<'_>, buf: &[u8]) {
-        let written = Pin::new(stream).poll_write(cx, buf);
+        let head = if buf.len() > 256 { 9 } else { 0 };
+        let pieces = [&buf[..head], &buf[head..]].map(IoSlice::new);
+        let written = Pin::new(stream).poll_write_vectored(cx, &pieces);
         assert!(matches!(written, Poll::Ready(Ok(all)) if all == buf.len()), "{written:?}");
     }
 

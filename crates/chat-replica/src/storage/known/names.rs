@@ -36,6 +36,7 @@ impl Names {
         let halves = |hash: u64| [(hash >> 32) as u32, hash as u32];
         let ([a, b], [c, d]) = (halves(first), halves(second));
         let sets = self.places.len() / WAYS;
+        // The half that chooses the second set tells names apart, too: of those that are in that set by their other one.
         Print { sets: [a, b].map(|half| place_of(half, sets)), bits: [b, c, d] }
     }
 

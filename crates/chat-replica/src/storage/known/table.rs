@@ -23,10 +23,8 @@ impl Table {
     /// There is no memory.
     pub fn new(rows: usize, are_used: bool) -> io::Result<Table> {
         let memory = MmapMut::map_anon(rows * ROW)?;
-        #[cfg(target_os = "linux")]
         if are_used {
-            // Without them it works all the same.
-            let _ = memory.advise(memmap2::Advice::HugePage);
+            ask_for_large_pages(&memory);
         }
         Ok(Table { memory })
     }
@@ -62,6 +60,14 @@ impl Table {
         let numbers = self.memory[at * ROW..][..ROW].chunks_exact_mut(4);
         numbers.zip(row).for_each(|(bytes, number)| bytes.copy_from_slice(&number.to_ne_bytes()));
     }
+}
+
+/// Without them it works all the same.
+fn ask_for_large_pages(memory: &MmapMut) {
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    #[cfg(not(target_os = "linux"))]
+    let _ = memory;
 }
 
 #[inline]

@@ -38,8 +38,7 @@ impl Postings<'_> {
             let sources: Vec<_> = sources.map(|run| run.number).collect();
             let moved = self.slice(Index::Mailboxes, &sources, target, blocks)?;
             self.grown(target, moved)?;
-            let also = self.slice(Index::Conversations, &sources, target, blocks)?;
-            if moved + also == 0 {
+            if moved + self.as_many(moved, &sources, target, blocks)? == 0 {
                 self.arrived(target)?;
             }
         }
@@ -50,6 +49,19 @@ impl Postings<'_> {
         let number = self.next_number()?;
         self.insert_run(Run { first: oldest.first, number, messages: 0, target: None })?;
         sources.iter().try_for_each(|run| self.aim(run.number, number))
+    }
+
+    /// Moves at least so many of conversations, too, or all there are, and returns how many: between many accounts their blocks hold fewer, and what is behind
+    /// when all mailboxes have moved would be for one batch.
+    fn as_many(self, moved: usize, sources: &[u64], target: u64, blocks: usize) -> Result<usize> {
+        let mut also = 0;
+        loop {
+            let more = self.slice(Index::Conversations, sources, target, blocks)?;
+            also += more;
+            if more == 0 || also >= moved {
+                return Ok(also);
+            }
+        }
     }
 
     /// Moves the lowest postings of the runs, of so many blocks of each at most, and returns how many. 0: there are none.

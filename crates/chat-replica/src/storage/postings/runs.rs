@@ -8,9 +8,9 @@ use rusqlite::Result;
 const FAN: usize = 8;
 /// Runs with fewer messages than [`FAN`] times this are of one size.
 const SMALL: u64 = 512;
-/// So many messages move to where they are merged for each that comes in meanwhile. As long as it is more than one, a merge is done before the next of its size
-/// is due. What all sizes cost together is spread evenly then, and there are not many more runs to look into than if each merge were done at once.
-const PACE: u64 = 2;
+/// So many messages move to where they are merged for each that comes in meanwhile. With more than one, a merge is done before the next of its size is due.
+/// The fewer, the more evenly is what merges cost spread over all that comes in; and the longer there are more runs to look into.
+const PACE: u64 = 3;
 
 /// Postings of some messages, in both indexes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_merge_goes_on_where_less_has_moved_than_twice_what_came_in() {
+    fn a_merge_goes_on_where_less_has_moved_than_three_times_what_came_in() {
         // What has come in since, in two runs; eight that have not all moved into 19 yet; and what is older, into 9.
         let run = |first, number, messages, target| Run { first, number, messages, target };
         let mut runs = vec![run(1900, 21, 40, None), run(1880, 20, 20, None)];
@@ -158,14 +158,14 @@ mod tests {
             [runs[10].messages, runs[13].messages] = moved;
             behind(&runs, last)
         };
-        assert_eq!(with([0, 300], 1879), None, "nothing has come in since");
-        assert_eq!(with([0, 300], 1880), Some(19));
-        assert_eq!(with([2, 300], 1880), None);
-        assert_eq!(with([79, 300], 1919), Some(19));
-        assert_eq!(with([78, 300], 1918), None);
-        assert_eq!(with([80, 300], 1879), Some(19), "all have moved");
-        assert_eq!(with([79, 199], 1899), Some(9), "100 have come in since it began");
-        assert_eq!(with([79, 200], 1899), None);
+        assert_eq!(with([0, 500], 1879), None, "nothing has come in since");
+        assert_eq!(with([2, 500], 1880), Some(19));
+        assert_eq!(with([3, 500], 1880), None);
+        assert_eq!(with([77, 500], 1905), Some(19));
+        assert_eq!(with([78, 500], 1905), None);
+        assert_eq!(with([80, 500], 1879), Some(19), "all have moved");
+        assert_eq!(with([79, 299], 1899), Some(9), "100 have come in since it began");
+        assert_eq!(with([79, 300], 1899), None);
         assert_eq!(with([0, 0], 1939), Some(19), "the smallest first");
         assert_eq!(behind(&[], u64::MAX - 1), None);
     }

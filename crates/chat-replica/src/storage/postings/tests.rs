@@ -169,6 +169,27 @@ fn a_small_batch_merges_little_of_what_is_large() {
 }
 
 /// The messages of a mailbox above `seq`, as many as there are.
+/// Between many accounts, what is to move of mailboxes has moved before what is to move of conversations.
+#[test]
+fn no_small_batch_pays_for_the_end_of_a_merge() {
+    let (connection, mut model, mut numbers) = (new(), Model::default(), Numbers(18));
+    let postings = Postings::new(&connection);
+    let mut add = |messages| postings.add(&model.batch(messages, 200_000, &mut numbers)).expect("added");
+    (0..8).for_each(|_| add(16_000));
+    let targets = || postings.runs().expect("read").iter().filter_map(|run| run.target).collect::<Vec<_>>();
+    let large = *targets().last().expect("a merge of the large ones is under way");
+    let count = "SELECT count(*) FROM conversation_blocks WHERE run = ?1";
+    let blocks = || connection.query_row(count, [large as i64], |row| row.get::<_, i64>(0)).expect("counted");
+    let mut most = 0;
+    while targets().contains(&large) {
+        let before = blocks();
+        add(100);
+        most = most.max(blocks() - before);
+    }
+    // Of some 360, and at the end of a merge as in its middle.
+    assert!((1..=60).contains(&most), "{most} blocks of conversations came with one batch");
+}
+
 fn above(model: &Model, account: u64, seq: u64) -> Vec<Place> {
     let ids = BTreeSet::from_iter(model.mailbox_after(account, seq, usize::MAX));
     let theirs = model.all[1].iter().filter(|[.., id]| ids.contains(id));
