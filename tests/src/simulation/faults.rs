@@ -135,6 +135,13 @@ impl World {
         }
     }
 
+    /// Whether another disk than this one has heard of the cluster, if anything was committed. Where none has, nobody can tell a new disk in its place from
+    /// a cluster that is yet to be founded: its owner has lost the only copy.
+    pub fn is_known_elsewhere(&self, host: usize) -> bool {
+        let mut others = (0..self.settings.n).filter(|other| *other != host);
+        self.truth.committed() == 0 || others.any(|other| !self.hosts[other].disk().log.is_empty())
+    }
+
     /// The disk is replaced by an empty one.
     pub fn wipe(&mut self, host: usize) {
         self.kill(host, "is stopped, its disk is replaced");
