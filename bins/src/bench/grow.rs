@@ -42,7 +42,7 @@ impl Flags {
 
 /// All sizes are there at the same time, and are measured in turns, each when all are quiet: a machine that others share does not stay as fast as it was for
 /// minutes.
-pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -> Result<(), Broken> {
+pub(super) async fn run(stage: &Stage, report: &mut Report, flags: &Flags) -> Result<(), Broken> {
     let mut sizes = Vec::new();
     for (&messages, &accounts) in flags.messages.iter().zip(&flags.accounts) {
         let (mut stage, size) = (stage.beside()?, Size { messages, accounts });

@@ -220,7 +220,7 @@ async fn measure(what: What, stage: Result<Stage, Broken>, mut report: Report) -
         What::Failover(flags) => failover::run(&mut stage, &mut report, &flags).await?,
         What::Idle(flags) => idle::run(&mut stage, &mut report, &flags).await?,
         What::Streams(flags) => streams::run(&mut stage, &mut report, &flags).await?,
-        What::Grow(flags) => grow::run(&mut stage, &mut report, &flags).await?,
+        What::Grow(flags) => grow::run(&stage, &mut report, &flags).await?,
         What::Read(flags) => read::run(&mut stage, &mut report, &flags).await?,
         What::Start(flags) => start::run(&mut stage, &mut report, &flags).await?,
         What::All(_) | What::Compare(_) => return Err(Broken("this is no measurement, but runs them".into())),

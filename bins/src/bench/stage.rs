@@ -114,21 +114,32 @@ impl Stage {
         let folder = self.kept().join(format!("filled-{accounts}-{messages}"));
         let record = folder.join(RECORD);
         let unusable = |error: std::io::Error| Broken(format!("{} cannot be used: {error}", folder.display()));
-        if messages >= KEPT_FROM
-            && let Ok(text) = std::fs::read(&record)
-        {
-            let order: Order = serde_json::from_slice(&text).map_err(|error| unusable(error.into()))?;
-            self.start_in(&folder).await?;
-            self.quiet().await?;
-            return Ok(order.crowd);
-        }
-        // Too small, or a fill that did not come to its end: nobody knows what is in it.
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder).map_err(unusable)?;
-        }
-        let order = Order { crowd: Crowd::new(accounts), messages };
+        let order = match std::fs::read(&record) {
+            Ok(text) if messages >= KEPT_FROM => {
+                serde_json::from_slice(&text).map_err(|error| unusable(error.into()))?
+            }
+            _ => {
+                // Too small, or a fill that did not come to its end: nobody knows what is in it.
+                if folder.exists() {
+                    std::fs::remove_dir_all(&folder).map_err(unusable)?;
+                }
+                let order = Order { crowd: Crowd::new(accounts), messages };
+                self.fill(&folder, &order).await?;
+                let text = serde_json::to_vec(&order).map_err(|error| unusable(error.into()))?;
+                std::fs::write(&record, text).map_err(unusable)?;
+                // What is measured has been started on what is there, as it is when that is used again.
+                self.down().await?;
+                order
+            }
+        };
+        self.start_in(&folder).await?;
+        self.quiet().await?;
+        Ok(order.crowd)
+    }
+
+    async fn fill(&mut self, folder: &Path, order: &Order) -> Result<(), Broken> {
         let (sockets, talks) = (self.temporary.path().to_path_buf(), std::io::stderr().is_terminal());
-        let cluster = self.start_in(&folder).await?;
+        let cluster = self.start_in(folder).await?;
         let (all, mut told) = (order.commands(), 0);
         let progress = |done: u64| {
             if talks && done >= told + TOLD {
@@ -136,14 +147,7 @@ impl Stage {
                 eprintln!("filling: {done} of {all}");
             }
         };
-        fill::carry_out(cluster, &sockets, &order, progress).await?;
-        let text = serde_json::to_vec(&order).map_err(|error| unusable(error.into()))?;
-        std::fs::write(&record, text).map_err(unusable)?;
-        // As it is when the fill is used again.
-        self.down().await?;
-        self.start_in(&folder).await?;
-        self.quiet().await?;
-        Ok(order.crowd)
+        fill::carry_out(cluster, &sockets, order, progress).await
     }
 
     /// Waits until its own replicas have done what a start, or a fill, leaves to be done: that is no cost of what is measured.

@@ -305,8 +305,11 @@ impl Walk<'_> {
         }
         let host = *self.damaged.get_or_insert(host);
         match self.random.below(3) {
-            0 if self.world.is_known_elsewhere(host) => self.world.wipe(host),
-            0 => {}
+            0 => {
+                if self.world.is_known_elsewhere(host) {
+                    self.world.wipe(host);
+                }
+            }
             1 => self.world.damage(host),
             _ => {
                 let snapshot = self.snapshots[host].take();

@@ -79,11 +79,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if !self.waits.is_empty() {
-            let left_too = ready!(self.poll_leave(cx, bufs))?;
-            if left_too > 0 {
-                return Poll::Ready(Ok(left_too));
-            }
+        let left_too = ready!(self.poll_leave(cx, bufs))?;
+        if left_too > 0 {
+            return Poll::Ready(Ok(left_too));
         }
         let bytes = bufs.iter().map(|buf| buf.len()).sum::<usize>();
         if bytes <= LONGEST && bufs.iter().filter(|buf| !buf.is_empty()).count() > 1 {

@@ -32,10 +32,9 @@ impl Postings<'_> {
                 self.begin(sources)?;
                 runs = self.runs()?;
             }
-            let Some(target) = behind(&runs, last) else { return Ok(()) };
+            let Some((target, sources)) = behind(&runs, last) else { return Ok(()) };
             // The oldest first.
-            let sources = runs.iter().rev().filter(|run| run.target == Some(target));
-            let sources: Vec<_> = sources.map(|run| run.number).collect();
+            let sources: Vec<_> = sources.iter().rev().map(|run| run.number).collect();
             let moved = self.slice(Index::Mailboxes, &sources, target, blocks)?;
             self.grown(target, moved)?;
             if moved + self.as_many(moved, &sources, target, blocks)? == 0 {

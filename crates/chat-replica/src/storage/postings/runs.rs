@@ -45,18 +45,17 @@ pub(super) fn ripe(runs: &[Run]) -> Option<&[Run]> {
     })
 }
 
-/// What runs are being merged into, where all have moved and that is to be said, or not fast enough for the messages that have come in since that began, up to
-/// the id `last`. The smallest, if there are several.
-pub(super) fn behind(runs: &[Run], last: u64) -> Option<u64> {
-    let mut asked = None;
-    // The newest come first: they are the smallest, and of those with one target, the one that was there last when the merge began.
-    runs.iter().find_map(|newest| {
-        let target = newest.target.filter(|target| asked != Some(*target))?;
-        asked = Some(target);
+/// What runs are being merged into, and they: where all have moved and that is to be said, or not fast enough for the messages that have come in since that
+/// began, up to the id `last`. The smallest, if there are several.
+pub(super) fn behind(runs: &[Run], last: u64) -> Option<(u64, &[Run])> {
+    // What goes into one run lies side by side, the newest first: that was there last when the merge began.
+    runs.chunk_by(|newer, older| newer.target == older.target).find_map(|sources| {
+        let newest = sources.first()?;
+        let target = newest.target?;
         let moved = runs.iter().find(|run| run.number == target)?.messages;
         let since = (last + 1).saturating_sub(newest.first.saturating_add(newest.messages));
-        let all: u64 = runs.iter().filter(|run| run.target == Some(target)).map(|run| run.messages).sum();
-        (moved >= all || moved < since.saturating_mul(PACE)).then_some(target)
+        let all: u64 = sources.iter().map(|run| run.messages).sum();
+        (moved >= all || moved < since.saturating_mul(PACE)).then_some((target, sources))
     })
 }
 
@@ -156,7 +155,7 @@ mod tests {
         let with = |moved: [u64; 2], last| {
             let mut runs = runs.clone();
             [runs[10].messages, runs[13].messages] = moved;
-            behind(&runs, last)
+            behind(&runs, last).map(|(target, _)| target)
         };
         assert_eq!(with([0, 500], 1879), None, "nothing has come in since");
         assert_eq!(with([2, 500], 1880), Some(19));

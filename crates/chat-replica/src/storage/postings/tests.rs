@@ -168,7 +168,6 @@ fn a_small_batch_merges_little_of_what_is_large() {
     model.compare(&connection, 300, &mut numbers);
 }
 
-/// The messages of a mailbox above `seq`, as many as there are.
 /// Between many accounts, what is to move of mailboxes has moved before what is to move of conversations.
 #[test]
 fn no_small_batch_pays_for_the_end_of_a_merge() {
@@ -190,6 +189,7 @@ fn no_small_batch_pays_for_the_end_of_a_merge() {
     assert!((1..=60).contains(&most), "{most} blocks of conversations came with one batch");
 }
 
+/// The messages of a mailbox above `seq`, as many as there are.
 fn above(model: &Model, account: u64, seq: u64) -> Vec<Place> {
     let ids = BTreeSet::from_iter(model.mailbox_after(account, seq, usize::MAX));
     let theirs = model.all[1].iter().filter(|[.., id]| ids.contains(id));
