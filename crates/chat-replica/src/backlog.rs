@@ -50,16 +50,14 @@ pub(crate) struct Backlog {
     comes: usize,
     /// Those that came while it was a backup, less those that it carried out; none once it has carried out all.
     owed: usize,
-    /// Since when it learns, and when the log came last.
+    /// Since when it learns, and since when more of the log can come.
     learning: Option<(Time, Time)>,
-    /// Until then nothing is carried out.
-    learning_until: Option<Time>,
 }
 
 impl Backlog {
     /// Nothing came.
     pub fn new() -> Backlog {
-        Backlog { most: MOST, role: Role::Learner, comes: 0, owed: 0, learning: None, learning_until: None }
+        Backlog { most: MOST, role: Role::Learner, comes: 0, owed: 0, learning: None }
     }
 
     /// With so many bytes in one turn at most, about.
@@ -75,10 +73,15 @@ impl Backlog {
         self.learning = match (role, self.learning) {
             (Role::Primary | Role::Backup, _) => None,
             (Role::Learner, learning) if self.comes > 0 => Some((learning.map_or(now, |(since, _)| since), now)),
-            (Role::Learner, learning) => learning.filter(|(_, came)| now < came.after(PAUSE)),
+            (Role::Learner, learning) => learning.filter(|(_, from)| now < from.after(PAUSE)),
         };
-        let is_early = |(since, _): &(Time, Time)| now.since(*since) < LEARNING;
-        self.learning_until = self.learning.filter(is_early).map(|(_, came)| came.after(PAUSE));
+    }
+
+    /// What came in this turn is durable, which can take long where much comes: whoever sends it waited for that before more can come.
+    pub fn durable(&mut self, now: Time) {
+        if self.comes > 0 {
+            self.learning = self.learning.map(|(since, _)| (since, now));
+        }
     }
 
     /// So many bytes were carried out, and perhaps there is nothing more that has committed: what is owed then was cut back.
@@ -88,7 +91,8 @@ impl Backlog {
 
     /// Until then nothing is carried out.
     pub fn learning_until(&self) -> Option<Time> {
-        self.learning_until
+        let is_early = |(since, from): &(Time, Time)| from.since(*since) < LEARNING;
+        self.learning.filter(is_early).map(|(_, from)| from.after(PAUSE))
     }
 
     /// How much this turn carries out.
@@ -144,6 +148,18 @@ mod tests {
         backlog.note(at(69), Role::Learner, &[]);
         assert_eq!(backlog.learning_until(), Some(at(70)));
         backlog.note(at(70), Role::Learner, &[]);
+        assert_eq!(backlog.learning_until(), None);
+    }
+
+    #[test]
+    fn a_pause_begins_once_what_came_is_durable() {
+        let mut backlog = Backlog::new();
+        backlog.note(at(0), Role::Learner, &[entry(1000)]);
+        backlog.durable(at(100));
+        backlog.note(at(149), Role::Learner, &[]);
+        backlog.durable(at(149));
+        assert_eq!(backlog.learning_until(), Some(at(150)));
+        backlog.note(at(150), Role::Learner, &[]);
         assert_eq!(backlog.learning_until(), None);
     }
 

@@ -123,7 +123,7 @@ impl Driver {
     async fn wait(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {
         let wake = tokio::time::Instant::from_std(self.wiring.clock.instant(self.node.wake_at()));
         let room = self.has_room();
-        let ahead = self.node.disk().look_ahead_at(self.node.replica().is_live());
+        let ahead = self.node.disk().look_ahead_at().filter(|_| self.node.replica().is_live());
         let ahead = async {
             if let Some(at) = ahead { tokio::time::sleep_until(at.into()).await } else { std::future::pending().await }
         };
@@ -142,8 +142,11 @@ impl Driver {
     }
 
     fn look_ahead(&mut self) -> Result<(), DiskError> {
-        // Whoever has something to catch up with does that first.
-        let is_up_to_date = self.node.replica().is_live() && !self.node.is_behind();
+        // A learner takes in the log first, with all that it has: one copy of each message is missing until then.
+        if !self.node.replica().is_live() {
+            return Ok(());
+        }
+        let is_up_to_date = !self.node.is_behind();
         self.node.disk_mut().look_ahead(Instant::now(), is_up_to_date)
     }
 

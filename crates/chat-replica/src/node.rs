@@ -216,7 +216,9 @@ impl<D: Disk> Node<D> {
             reach(Point::BeforeCommit);
             let before = clock();
             self.disk.commit()?;
-            synced = Some(clock().since(before));
+            let after = clock();
+            synced = Some(after.since(before));
+            self.backlog.durable(after);
             reach(Point::AfterCommit);
         } else {
             self.disk.commit()?;

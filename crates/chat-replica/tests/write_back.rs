@@ -75,7 +75,7 @@ proptest! {
                     prop_assert_eq!(state_hash(&disk.state()).expect("readable"), hash(&memory));
                     prop_assert!(disk.read(1, usize::MAX) == entries, "the log is what was appended");
                 }
-                Then::LookAhead => disk.look_ahead(disk.look_ahead_at(true).unwrap_or_else(Instant::now), true).expect("readable"),
+                Then::LookAhead => disk.look_ahead(disk.look_ahead_at().unwrap_or_else(Instant::now), true).expect("readable"),
                 Then::Crash => {
                     drop(disk);
                     disk = open(&path);

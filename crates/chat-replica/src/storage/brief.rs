@@ -7,7 +7,7 @@
 //! That what was put together is what was appended is not taken on trust: the chain's hash tells (`chain`). Where a message is gone, so is the
 //! entry, and a peer has it.
 
-use super::messages::{self, Following, Stored};
+use super::messages::{Ascending, Stored};
 use super::state::{corrupt, int};
 use bytes::Bytes;
 use chat_core::{Applied, Command, MessageId, Outcome};
@@ -91,47 +91,58 @@ fn sent(applied: &Applied) -> Option<MessageId> {
     }
 }
 
-/// The batch as it was appended, of what the table has of it.
-///
-/// # Errors
-/// SQLite's own, or one that says that the bytes mean nothing, or that a message is not there.
-pub(super) fn whole(connection: &Connection, stored: Vec<u8>) -> Result<Bytes> {
-    let Some((&BRIEF, mut rest)) = stored.split_first() else { return Ok(stored.into()) };
-    let (mut next, head): (u64, usize) = take(&mut rest)?;
-    let mut whole = cut(&mut rest, head)?.to_vec();
-    let (mut statement, mut discarded) = (messages::from(connection)?, connection.prepare_cached(DISCARDED)?);
-    // The messages of an entry are neighbours: its first is looked up, and the others follow.
-    let mut messages = Following::new(&mut statement, next)?;
-    // The first of those that have not been used.
-    let (mut found, mut end) = (None, Vec::new());
-    while !rest.is_empty() {
-        let length: usize = take(&mut rest)?;
-        whole.extend_from_slice(cut(&mut rest, length >> 1)?);
-        if length & 1 == 0 {
-            continue;
-        }
-        if found.is_none() {
-            found = messages.next()?.map(|Stored { id, text, sent_at, .. }| {
-                end.clear();
-                end = put((text, sent_at), std::mem::take(&mut end));
-                id
-            });
-        }
-        if found == Some(next) {
-            whole.extend_from_slice(&end);
-            found = None;
-        } else {
-            let end = discarded.query_row([int(next)], end_of).optional()?;
-            whole.extend_from_slice(&end.ok_or_else(|| lost(next))?);
-        }
-        next += 1;
-    }
-    Ok(whole.into())
+/// Batches as they were appended, of what the table has of them.
+pub(super) struct Batches<'c> {
+    connection: &'c Connection,
+    /// Entries follow each other, and so do their messages.
+    messages: Option<Ascending<'c>>,
+    /// The batch that is put together.
+    whole: Vec<u8>,
 }
 
-/// The end of the bytes of the send that made the message of a row.
-fn end_of(row: &Row<'_>) -> Result<Vec<u8>> {
-    Ok(put((row.get_ref(0)?.as_str()?, row.get::<_, i64>(1)?), Vec::new()))
+impl<'c> Batches<'c> {
+    /// Of the rows that this connection reads.
+    pub fn new(connection: &'c Connection) -> Self {
+        Batches { connection, messages: None, whole: Vec::new() }
+    }
+
+    /// The batch of a row.
+    ///
+    /// # Errors
+    /// SQLite's own, or one that says that the bytes mean nothing, or that a message is not there.
+    pub fn whole(&mut self, stored: &[u8]) -> Result<Bytes> {
+        let Some((&BRIEF, mut rest)) = stored.split_first() else { return Ok(Bytes::copy_from_slice(stored)) };
+        let (mut next, head): (u64, usize) = take(&mut rest)?;
+        self.whole.clear();
+        self.whole.extend_from_slice(cut(&mut rest, head)?);
+        while !rest.is_empty() {
+            let length: usize = take(&mut rest)?;
+            self.whole.extend_from_slice(cut(&mut rest, length >> 1)?);
+            if length & 1 != 0 {
+                self.put_end_of(next)?;
+                next += 1;
+            }
+        }
+        Ok(Bytes::copy_from_slice(&self.whole))
+    }
+
+    /// The end of the bytes of the send that made this message.
+    fn put_end_of(&mut self, id: u64) -> Result<()> {
+        let messages = match &mut self.messages {
+            Some(messages) => messages,
+            None => self.messages.insert(Ascending::new(self.connection)?),
+        };
+        let whole = std::mem::take(&mut self.whole);
+        self.whole = match messages.get(id)? {
+            Some(Stored { text, sent_at, .. }) => put((text, sent_at), whole),
+            None => {
+                let mut discarded = self.connection.prepare_cached(DISCARDED)?;
+                let put = |row: &Row<'_>| Ok(put((row.get_ref(0)?.as_str()?, row.get::<_, i64>(1)?), whole));
+                discarded.query_row([int(id)], put).optional()?.ok_or_else(|| lost(id))?
+            }
+        };
+        Ok(())
+    }
 }
 
 fn put(value: impl Serialize, to: Vec<u8>) -> Vec<u8> {
@@ -312,7 +323,7 @@ mod tests {
         let Written { _dir, disk, entries, .. } = written;
         assert!(disk.read(1, usize::MAX) == entries);
         for stored in [&[BRIEF][..], &[BRIEF, 1], &[BRIEF, 1, 2, 3], &[BRIEF, 1, 0, 9, 1], &[BRIEF, 0, 0, 1]] {
-            let error = whole(disk.state().connection, stored.to_vec()).expect_err("no batch");
+            let error = Batches::new(disk.state().connection).whole(stored).expect_err("no batch");
             assert!(crate::storage::damage::is_damage(&error), "{error}");
         }
     }

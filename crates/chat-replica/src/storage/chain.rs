@@ -13,6 +13,7 @@
 //! first at the beginning, and the last must be in the log, of the epoch of the entry from which the chain is followed. Where that is not so, the
 //! whole chain is followed.
 
+use super::brief::Batches;
 use super::disk::DiskError;
 use super::log_table::{self, Facts};
 use super::mark::Mark;
@@ -131,9 +132,9 @@ impl Followed {
     /// Goes on to the log's end, or to where its chain breaks.
     fn follow(&mut self, connection: &Connection, mark: Option<Mark>) -> rusqlite::Result<()> {
         let mut statement = connection.prepare(log_table::SELECT_FROM)?;
-        let mut rows = statement.query([self.log.last as i64 + 1])?;
+        let (mut rows, mut batches) = (statement.query([self.log.last as i64 + 1])?, Batches::new(connection));
         while let Some(row) = rows.next()? {
-            let entry = match log_table::entry(connection, row) {
+            let entry = match log_table::entry(row, &mut batches) {
                 // A page that cannot be read says nothing of the log's chain. Salvage may be able to mend it.
                 Err(error @ rusqlite::Error::SqliteFailure(..)) => return Err(error),
                 entry => entry.ok(),
@@ -160,7 +161,7 @@ impl Followed {
 pub(super) fn read(connection: &Connection, from: u64, to: u64, max_bytes: usize) -> rusqlite::Result<Vec<Entry>> {
     let mut statement = connection.prepare_cached(log_table::SELECT_FROM)?;
     let mut rows = statement.query([from.saturating_sub(1) as i64])?;
-    let (mut entries, mut bytes) = (Vec::new(), 0);
+    let (mut batches, mut entries, mut bytes) = (Batches::new(connection), Vec::new(), 0);
     let mut before = (from <= 1).then_some((0, ChainHash::default()));
     while let Some(row) = rows.next()? {
         let place = log_table::index_and_hash(row)?;
@@ -169,7 +170,7 @@ pub(super) fn read(connection: &Connection, from: u64, to: u64, max_bytes: usize
             break;
         }
         if place.0 >= from {
-            let entry = log_table::entry(connection, row)?;
+            let entry = log_table::entry(row, &mut batches)?;
             if !before.is_some_and(|(index, hash)| entry.index == index + 1 && entry.follows(hash)) {
                 return Err(log_table::unchained(entry.index));
             }

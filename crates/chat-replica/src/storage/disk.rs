@@ -170,7 +170,7 @@ impl SqliteDisk {
         let identity = Identity { replica: id, disk, cluster: recovered.cluster };
         let database = Database::new(connection, checkpointer, directory.clone(), standing.applied)?;
         let disk = SqliteDisk {
-            ahead: Ahead::new(directory.clone(), database.taken()),
+            ahead: Ahead::new(directory.clone(), database.taken(), accounts),
             database,
             directory,
             mark_file,
@@ -179,7 +179,7 @@ impl SqliteDisk {
             end,
             identity,
             identity_changed: false,
-            cache: WriteBack::new(accounts).map_err(DiskError::File)?,
+            cache: WriteBack::new().map_err(DiskError::File)?,
             standing,
             committed,
             failed: RefCell::new(None),
@@ -237,8 +237,8 @@ impl SqliteDisk {
     }
 
     /// When it is time for that; `None`: when the next turn is over, or never again.
-    pub fn look_ahead_at(&self, is_up_to_date: bool) -> Option<Instant> {
-        self.ahead.at(is_up_to_date)
+    pub fn look_ahead_at(&self) -> Option<Instant> {
+        self.ahead.at()
     }
 
     /// Told whenever something became visible that did not at once, or was looked up ahead: for the next turn to take note of.

@@ -20,6 +20,7 @@ use std::hint::black_box;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::BitXor;
+use table::Table;
 
 /// Accounts that are kept whole; the one that was looked up first goes first.
 const ROWS: NonZeroUsize = NonZeroUsize::new(16 * 1024).expect("not zero");
@@ -32,7 +33,7 @@ const WAYS: usize = 8;
 const SETS: usize = 164_000;
 
 /// So many accounts have names in every page of the table. How many there are is asked at a start.
-const MANY: u64 = 1 << 16;
+pub(super) const MANY: u64 = 1 << 16;
 
 /// Which of so many places a hash stands for: each as likely as any other.
 fn place_of(hash: u32, places: usize) -> usize {
@@ -56,27 +57,54 @@ pub(super) struct Known {
     deleted: u64,
 }
 
-impl Known {
-    /// Nothing yet, of so many accounts.
+/// Memory for what is known of recipients.
+#[derive(Debug)]
+pub(super) struct Room {
+    names: Table,
+    marks: Table,
+}
+
+impl Room {
+    /// Where there are [`MANY`] accounts: whoever waited for the first use of each of its pages would do so for milliseconds.
     ///
     /// # Errors
     /// There is no memory.
-    pub fn new(accounts: u64) -> io::Result<Known> {
-        Known::with_room(SETS, ROOM, accounts >= MANY)
+    pub fn filled() -> io::Result<Room> {
+        Ok(Room { names: Table::filled(SETS * WAYS)?, marks: Table::filled(ROOM)? })
+    }
+}
+
+fn none_asked(marks: &Table) -> Vec<bool> {
+    vec![false; marks.len().div_ceil(NEIGHBOURS as usize)]
+}
+
+impl Known {
+    /// Nothing yet.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn new() -> io::Result<Known> {
+        Ok(Known::within(Room { names: Table::new(SETS * WAYS)?, marks: Table::new(ROOM)? }))
     }
 
-    fn with_room(sets: usize, marks: usize, are_used: bool) -> io::Result<Known> {
-        Ok(Known {
+    fn within(Room { names, marks }: Room) -> Known {
+        Known {
             counters: None,
             gaps: Gaps::default(),
             accounts: LruCache::new(ROWS),
             sessions: Sessions::new(SENDERS),
             called: Called::new(SENDERS),
-            names: Names::new(sets, are_used)?,
-            marks: MarksTable::new(marks, are_used)?,
-            asked: vec![false; marks.div_ceil(NEIGHBOURS as usize)],
+            asked: none_asked(&marks),
+            names: Names::new(names),
+            marks: MarksTable::new(marks),
             deleted: 0,
-        })
+        }
+    }
+
+    /// Keeps what is known of recipients in this room from now on: nothing yet.
+    pub fn move_to(&mut self, Room { names, marks }: Room) {
+        self.asked = none_asked(&marks);
+        (self.names, self.marks) = (Names::new(names), MarksTable::new(marks));
     }
 
     /// An account or tombstone.
@@ -193,7 +221,8 @@ mod tests {
     const FEW: usize = 500;
 
     fn small() -> Known {
-        Known::with_room(FEW, FEW, false).expect("there is memory")
+        let table = |rows| Table::new(rows).expect("there is memory");
+        Known::within(Room { names: table(FEW * WAYS), marks: table(FEW) })
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Rows of the log and of the protocol's durable facts.
 
-use super::brief;
+use super::brief::{self, Batches};
 use crate::protocol::*;
 use bytes::Bytes;
 use rusqlite::types::{Type, Value};
@@ -129,11 +129,11 @@ pub(crate) fn insert_replica(connection: &Connection, id: ReplicaId, disk: DiskI
     Ok(())
 }
 
-/// The entry in a row that this connection has read, whole.
-pub(crate) fn entry(connection: &Connection, row: &Row<'_>) -> Result<Entry> {
+/// The entry in a row, whole.
+pub(super) fn entry(row: &Row<'_>, batches: &mut Batches<'_>) -> Result<Entry> {
     let epoch = Epoch { round: unsigned(row, 1)?, replica: ReplicaId(row.get(2)?) };
-    let (kind, stored) = (row.get(3)?, row.get(4)?);
-    let bytes = if kind == 0 { brief::whole(connection, stored)? } else { Bytes::from(stored) };
+    let (kind, stored) = (row.get(3)?, row.get_ref(4)?.as_blob().map_err(|_| undecodable(4))?);
+    let bytes = if kind == 0 { batches.whole(stored)? } else { Bytes::copy_from_slice(stored) };
     let body = Body::decode(kind, bytes).ok_or_else(|| undecodable(4))?;
     Ok(Entry { index: unsigned(row, 0)?, epoch, body, hash: ChainHash(blob(row, 5)?) })
 }
@@ -168,7 +168,7 @@ pub(crate) fn hash_at(connection: &Connection, index: u64) -> Result<ChainHash> 
 /// The entry at this index, if there is one.
 pub(crate) fn entry_at(connection: &Connection, index: u64) -> Result<Option<Entry>> {
     let sql = "SELECT idx, round, replica, kind, body, hash FROM log WHERE idx = ?";
-    connection.query_row(sql, [index as i64], |row| entry(connection, row)).optional()
+    connection.query_row(sql, [index as i64], |row| entry(row, &mut Batches::new(connection))).optional()
 }
 
 /// Epoch and hash of the entry at this index, if there is one; those of the empty log at 0.
@@ -247,10 +247,11 @@ pub(crate) fn set_aside_from(connection: &Connection, found_by: Incarnation, fro
     let mut statement = connection.prepare(SELECT_FROM)?;
     let mut rows = statement.query([from as i64])?;
     let mut insert = connection.prepare("INSERT INTO log_set_aside VALUES (?, ?, ?, ?, ?, ?, ?)")?;
+    let mut batches = Batches::new(connection);
     while let Some(row) = rows.next()? {
         let mut values: Vec<Value> = (0..6).map(|column| row.get(column)).collect::<Result<_>>()?;
         if let (Value::Integer(0), Value::Blob(stored)) = (&values[3], &values[4]) {
-            match brief::whole(connection, stored.clone()) {
+            match batches.whole(stored) {
                 Ok(whole) => values[4] = Value::Blob(whole.into()),
                 Err(error @ Error::SqliteFailure(..)) => return Err(error),
                 Err(_) => {}

@@ -22,6 +22,7 @@
 //! journal that it has if it was being made: SQLite would play that into whatever has the name of the database.
 
 use super::aside::{self, Outcome, remove_file};
+use super::brief::Batches;
 use super::copy::{MENDED, Old, open_old, remove, unchecked};
 use super::damage::is_damage;
 use super::directory::DataDirectory;
@@ -239,9 +240,10 @@ fn copy_log(old: &Old, new: &Connection) -> Result<Copied, DiskError> {
 fn copy_entries(old: &Connection, new: &Connection, copied: &mut Copied) -> Result<(), DiskError> {
     let Ok(mut statement) = old.prepare(log_table::SELECT_FROM) else { return Ok(()) };
     let Ok(mut rows) = statement.query([copied.last as i64 + 1]) else { return Ok(()) };
+    let mut batches = Batches::new(old);
     loop {
         let entry = match rows.next() {
-            Ok(Some(row)) => log_table::entry(old, row),
+            Ok(Some(row)) => log_table::entry(row, &mut batches),
             Ok(None) => {
                 copied.complete = true;
                 return Ok(());

@@ -427,7 +427,6 @@ mod tests {
             (AT, "request_blocks USING INDEX request_blocks_by_first (first<?)"),
             (AFTER, "request_blocks USING COVERING INDEX request_blocks_by_first (first>?)"),
             (messages::AT, "message_blocks USING INTEGER PRIMARY KEY (rowid<?)"),
-            (messages::FROM, "message_blocks USING INTEGER PRIMARY KEY (rowid>?)"),
             (BELOW, "runs USING PRIMARY KEY (first<?)"),
             (Index::Mailboxes.forwards(), "mailbox_blocks_by_first (run=? AND (x,y,z)>(?,?,?))"),
             (Index::Mailboxes.backwards(), "mailbox_blocks_by_first (run=? AND (x,y,z)<(?,?,?))"),

@@ -89,12 +89,12 @@ impl Waiting {
 }
 
 impl WriteBack {
-    /// Nothing is known of so many accounts, and nothing waits.
+    /// Nothing is known, and nothing waits.
     ///
     /// # Errors
     /// There is no memory.
-    pub fn new(accounts: u64) -> io::Result<WriteBack> {
-        let known = RefCell::new(Known::new(accounts)?);
+    pub fn new() -> io::Result<WriteBack> {
+        let known = RefCell::new(Known::new()?);
         Ok(WriteBack { known, waiting: Waiting::default(), leaving: None, portion: PORTION })
     }
 
@@ -424,7 +424,7 @@ mod tests {
         };
         for _ in 0..300 {
             connection.execute_batch("BEGIN").expect("begun");
-            let (mut cache, mut expected) = (WriteBack::new(0).expect("there is memory"), BTreeMap::new());
+            let (mut cache, mut expected) = (WriteBack::new().expect("there is memory"), BTreeMap::new());
             for _ in 0..200 {
                 let leaving = cache.leaving.clone();
                 match (below(12), leaving) {
@@ -456,7 +456,7 @@ mod tests {
     fn a_key_that_is_ahead_of_time_makes_no_others_ask_the_database() {
         let mut connection = rusqlite::Connection::open_in_memory().expect("a database");
         crate::storage::migrations::migrate(&mut connection).expect("made");
-        let (looks, mut cache) = (Arc::new(AtomicU64::new(0)), WriteBack::new(0).expect("there is memory"));
+        let (looks, mut cache) = (Arc::new(AtomicU64::new(0)), WriteBack::new().expect("there is memory"));
         let counted = looks.clone();
         let step = move || {
             counted.fetch_add(1, Ordering::Relaxed);
@@ -494,7 +494,7 @@ mod tests {
     #[test]
     fn less_is_written_at_once_where_it_takes_long_and_more_again_where_it_does_not() {
         let (slow, fast) = (2 * PORTION_TIME, PORTION_TIME / 10);
-        let mut cache = WriteBack::new(0).expect("there is memory");
+        let mut cache = WriteBack::new().expect("there is memory");
         written(&mut cache, PORTION, slow);
         assert_eq!(cache.portion, PORTION / 2);
         for _ in 0..10 {

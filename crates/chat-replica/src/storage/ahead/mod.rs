@@ -5,14 +5,16 @@
 //! (`names`). Marks are no other look than that of a command at this moment.
 
 mod names;
+mod room;
 
 use super::directory::DataDirectory;
-use super::known::{Known, ROOM};
+use super::known::{Known, MANY, ROOM};
 use super::marks::NEIGHBOURS;
 use super::state::SqliteState;
 use super::write_back::{CachedState, WriteBack};
 use chat_core::{Lookup as _, Username};
 use names::{Answer, Found, Names, TOGETHER};
+use room::{Made, Making};
 use rusqlite::Result;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +42,8 @@ pub(super) struct Ahead {
 
 #[derive(Debug)]
 enum Next {
+    /// Room for all of it is being made.
+    Room(Making),
     Names,
     Asked(Asked),
     /// Marks of neighbours, from so many times [`NEIGHBOURS`] on, unless a command has looked them up meanwhile.
@@ -58,21 +62,18 @@ struct Asked {
 }
 
 impl Ahead {
-    /// All is to come, from the database in this directory. `answered` is told when it can go on.
-    pub fn new(directory: Arc<DataDirectory>, answered: Arc<Notify>) -> Ahead {
-        Ahead { directory, answered, next: Next::Names, at: None }
+    /// All is to come, from the database in this directory, in which there are so many accounts. `answered` is told when it can go on.
+    pub fn new(directory: Arc<DataDirectory>, answered: Arc<Notify>, accounts: u64) -> Ahead {
+        let room = if accounts >= MANY { Making::start(answered.clone()) } else { None };
+        Ahead { directory, answered, next: room.map_or(Next::Names, Next::Room), at: None }
     }
 
-    /// When it goes on; `None` if there is nothing more, or it can at once, or when it is told. Marks wait until it is up to date.
-    pub fn at(&self, is_up_to_date: bool) -> Option<Instant> {
-        self.at.filter(|_| match self.next {
-            Next::Marks(_) => is_up_to_date,
-            Next::Names | Next::Asked(_) => true,
-            Next::Nothing => false,
-        })
+    /// When it goes on; `None` if there is nothing more, or it can at once, or when it is told.
+    pub fn at(&self) -> Option<Instant> {
+        self.at.filter(|_| !matches!(self.next, Next::Nothing))
     }
 
-    /// Looks some up, if it is time for that.
+    /// Looks some up, if it is time for that. Marks wait until the replica is up to date.
     ///
     /// # Errors
     /// SQLite's own.
@@ -90,6 +91,17 @@ impl Ahead {
         let begun = Instant::now();
         let mut state = cache.over(state);
         self.next = match std::mem::replace(&mut self.next, Next::Nothing) {
+            Next::Room(making) => match making.room() {
+                Made::NotYet => {
+                    self.next = Next::Room(making);
+                    return Ok(());
+                }
+                Made::Room(room) => {
+                    state.known().move_to(room);
+                    Next::Names
+                }
+                Made::Never => Next::Names,
+            },
             Next::Names => match Names::start(self.directory.clone(), self.answered.clone()) {
                 Some(names) => Next::Asked(Asked::ask(names, None, ROOM, state.known())),
                 None => Next::Marks(0),
@@ -180,6 +192,11 @@ mod tests {
 
     impl Start {
         fn new() -> Start {
+            Start::of(ACCOUNTS)
+        }
+
+        /// It is told that there are so many.
+        fn of(accounts: u64) -> Start {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let directory = Arc::new(DataDirectory::take(&dir.path().join("1"), ReplicaId(1)).expect("free"));
             let mut connection = connect(&directory.database(), OpenFlags::default()).expect("a database");
@@ -199,8 +216,8 @@ mod tests {
             state.set_counters(Counters { accounts: ACCOUNTS, ..Counters::default() }).expect("set");
             connection.execute_batch("COMMIT").expect("committed");
             let answered = Arc::new(Notify::new());
-            let ahead = Ahead::new(directory.clone(), answered.clone());
-            let (cache, now) = (WriteBack::new(0).expect("there is memory"), Instant::now());
+            let ahead = Ahead::new(directory.clone(), answered.clone(), accounts);
+            let (cache, now) = (WriteBack::new().expect("there is memory"), Instant::now());
             Start { directory, connection, cache, ahead, answered, now, _dir: dir }
         }
 
@@ -210,13 +227,13 @@ mod tests {
 
         /// Goes on once, when it is time for that.
         async fn step(&mut self) {
-            if let Next::Asked(_) = self.ahead.next {
+            if let Next::Asked(_) | Next::Room(_) = self.ahead.next {
                 let answered = self.answered.notified();
                 tokio::time::timeout(Duration::from_secs(20), answered).await.expect("it is answered");
             }
             let state = SqliteState::new(&self.connection);
             self.ahead.go_on(self.now, true, &mut self.cache, state).expect("readable");
-            let at = self.ahead.at(true);
+            let at = self.ahead.at();
             assert!(at.is_none_or(|at| at > self.now), "there is a pause");
             self.now = at.unwrap_or(self.now);
         }
@@ -230,7 +247,23 @@ mod tests {
 
     #[tokio::test]
     async fn all_is_known_that_is_in_the_database_and_what_is_newer_stands() {
-        let mut start = Start::new();
+        all_is_known_after(Start::new()).await;
+    }
+
+    /// What was known before that is not any more, and looked up again.
+    #[tokio::test]
+    async fn with_many_accounts_room_is_made_first() {
+        let mut start = Start::of(MANY);
+        start.step().await;
+        assert!(matches!(start.ahead.next, Next::Names), "{:?}", start.ahead.next);
+        drop(start);
+        let start = Start::of(MANY);
+        assert!(matches!(start.ahead.next, Next::Room(_)), "{:?}", start.ahead.next);
+        all_is_known_after(start).await;
+    }
+
+    async fn all_is_known_after(mut start: Start) {
+        assert_eq!(start.state().recipient(&name(2)), Ok(Some(AccountId(2))));
         // It is known here; one that is only in what waits is below.
         start.state().set_marks(AccountId(4), last(100)).expect("set");
         start.all().await;
@@ -309,7 +342,6 @@ mod tests {
         let state = SqliteState::new(&start.connection);
         start.ahead.go_on(start.now, false, &mut start.cache, state).expect("readable");
         assert!(matches!(start.ahead.next, Next::Marks(0)), "{:?}", start.ahead.next);
-        assert_eq!(start.ahead.at(false), None);
-        assert!(start.ahead.at(true).is_some());
+        assert!(start.ahead.at().is_some());
     }
 }

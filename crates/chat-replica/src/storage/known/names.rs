@@ -4,7 +4,6 @@ use super::table::{IN_LINE, Row, Table};
 use super::{WAYS, place_of};
 use chat_core::{AccountId, Username};
 use std::hash::{BuildHasher as _, RandomState};
-use std::io;
 
 /// Which accounts have which names: only of those that are not deleted. Names never change, and are not given to another account.
 ///
@@ -26,9 +25,9 @@ pub(super) struct Print {
 }
 
 impl Names {
-    pub fn new(sets: usize, are_used: bool) -> io::Result<Names> {
-        let places = Table::new(sets * WAYS, are_used)?;
-        Ok(Names { places, keys: [RandomState::new(), RandomState::new()], next: 0 })
+    /// None yet, in a table of sets.
+    pub fn new(places: Table) -> Names {
+        Names { places, keys: [RandomState::new(), RandomState::new()], next: 0 }
     }
 
     pub fn print(&self, name: &Username) -> Print {

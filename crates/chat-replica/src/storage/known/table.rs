@@ -6,27 +6,36 @@ use std::io;
 /// Four numbers, all 0 at first.
 pub(super) type Row = [u32; 4];
 const ROW: usize = size_of::<Row>();
+/// No page of memory is smaller.
+const PAGE: usize = 4096;
 /// Of rows that share a cache line: a table begins with one.
 pub(super) const IN_LINE: usize = 64 / ROW;
 
-/// Rows by their numbers. A page of it is in memory once it is used.
+/// Rows by their numbers.
 #[derive(Debug)]
 pub(super) struct Table {
     memory: MmapMut,
 }
 
 impl Table {
-    /// So many rows. Where most of them will be used, they have large pages if the operating system knows such: with small ones each look waits for where
-    /// the page is, too.
+    /// So many rows. A page of it is in memory once it is used.
     ///
     /// # Errors
     /// There is no memory.
-    pub fn new(rows: usize, are_used: bool) -> io::Result<Table> {
-        let memory = MmapMut::map_anon(rows * ROW)?;
-        if are_used {
-            ask_for_large_pages(&memory);
-        }
-        Ok(Table { memory })
+    pub fn new(rows: usize) -> io::Result<Table> {
+        MmapMut::map_anon(rows * ROW).map(|memory| Table { memory })
+    }
+
+    /// The same where most of the rows will be used: in large pages if the operating system knows such, as with small ones each look waits for where the page
+    /// is, too. All of it is in memory once this returns, which takes milliseconds for each large page.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn filled(rows: usize) -> io::Result<Table> {
+        let mut table = Table::new(rows)?;
+        ask_for_large_pages(&table.memory);
+        table.memory.chunks_mut(PAGE).for_each(|page| page[0] = 0);
+        Ok(table)
     }
 
     /// How many.
@@ -85,8 +94,8 @@ mod tests {
 
     #[test]
     fn a_row_is_what_it_was_made_and_nothing_at_first() {
-        for are_used in [false, true] {
-            let mut table = Table::new(1000, are_used).expect("there is memory");
+        for table in [Table::new(1000), Table::filled(1000)] {
+            let mut table = table.expect("there is memory");
             assert_eq!((table.len(), table.row(0), table.row(999)), (1000, [0; 4], [0; 4]));
             table.set(999, [1, 2, 3, u32::MAX]);
             table.set(7, [4; 4]);

@@ -4,11 +4,13 @@
 //! only come at the end: of each batch that the database takes in, the first fill the last block, and the others make new ones. Where they are by
 //! mailbox and by conversation is in `postings`. No message changes; those that nobody had received when their recipient was deleted are removed.
 
+mod ascending;
 mod block;
 mod read;
 #[cfg(test)]
 mod tests;
 
+pub(super) use ascending::Ascending;
 pub(super) use block::Stored;
 pub(crate) use read::Found;
 pub(super) use read::text;
@@ -18,7 +20,7 @@ use super::log_table::undecodable;
 use super::state::{corrupt, int, number};
 use block::{Block, COLUMN, Walk};
 use rusqlite::types::Type;
-use rusqlite::{CachedStatement, Connection, Error, Result, Row, Rows, Statement, ffi};
+use rusqlite::{Connection, Error, Result, Row, ffi};
 use std::ops::ControlFlow;
 
 /// Version 13 of the table.
@@ -32,9 +34,7 @@ CREATE TABLE message_blocks (
 
 /// The block that an id belongs in, and those before it.
 pub(super) const AT: &str = "SELECT first, messages FROM message_blocks WHERE first <= ?1 ORDER BY first DESC";
-/// The block that an id belongs in, and those behind it.
-pub(super) const FROM: &str = "SELECT first, messages FROM message_blocks
-    WHERE first >= (SELECT coalesce(max(first), 0) FROM message_blocks WHERE first <= ?1) ORDER BY first";
+const ALL: &str = "SELECT first, messages FROM message_blocks ORDER BY first";
 
 /// A message whose id is so far from the block at hand is come to from there, block by block; one that is further away is looked up, from the root down. Two or
 /// three blocks of short messages have so many.
@@ -100,10 +100,14 @@ impl<'c> Messages<'c> {
     /// # Errors
     /// SQLite's own, damage, and those of `visit`.
     pub(super) fn for_each(self, mut visit: impl FnMut(Stored<'_>) -> Result<()>) -> Result<()> {
-        let mut statement = from(self.connection)?;
-        let mut following = Following::new(&mut statement, 0)?;
-        while let Some(message) = following.next()? {
-            visit(message)?;
+        let mut statement = self.connection.prepare(ALL)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (first, bytes) = block(row)?;
+            let mut walk = Walk::new(first, bytes)?;
+            while let Some(entry) = walk.next(bytes)? {
+                visit(entry.message()?)?;
+            }
         }
         Ok(())
     }
@@ -225,73 +229,6 @@ impl End<'_> {
     }
 }
 
-/// The same in a database of versions before 13: whoever salvages one reads it as it is.
-const SINGLE: &str = "SELECT id, recipient, seq, sender, sent_at, text FROM messages WHERE id >= ?1 ORDER BY id";
-
-/// What [`Following`] reads by.
-///
-/// # Errors
-/// SQLite's own.
-pub(super) fn from(connection: &Connection) -> Result<CachedStatement<'_>> {
-    connection.prepare_cached(FROM).or_else(|error| connection.prepare_cached(SINGLE).map_err(|_| error))
-}
-
-/// Messages one after the other, by ascending ids.
-pub(super) struct Following<'s> {
-    rows: Rows<'s>,
-    /// Each row is one message, as in versions before 13.
-    are_single: bool,
-    /// All below it are left out.
-    from: u64,
-    bytes: Vec<u8>,
-    walk: Option<Walk>,
-}
-
-impl<'s> Following<'s> {
-    /// From an id on, by the statement that [`from`] has prepared.
-    ///
-    /// # Errors
-    /// SQLite's own.
-    pub fn new(statement: &'s mut Statement<'_>, from: u64) -> Result<Self> {
-        let are_single = statement.column_count() > COLUMN + 1;
-        Ok(Following { rows: statement.query([int(from)])?, are_single, from, bytes: Vec::new(), walk: None })
-    }
-
-    /// The next one. `None`: there are no more.
-    ///
-    /// # Errors
-    /// SQLite's own, and damage.
-    pub fn next(&mut self) -> Result<Option<Stored<'_>>> {
-        loop {
-            if let Some(walk) = &mut self.walk {
-                let mut ahead = *walk;
-                match ahead.next(&self.bytes)? {
-                    Some(entry) if entry.id < self.from => *walk = ahead,
-                    Some(_) => break,
-                    None => self.walk = None,
-                }
-                continue;
-            }
-            let Some(row) = self.rows.next()? else { return Ok(None) };
-            let first = if self.are_single {
-                let message = single(row)?;
-                let mut block = Block::new(message.id, message.sent_at);
-                block.push(&message);
-                self.bytes = block.bytes;
-                message.id
-            } else {
-                let (first, bytes) = block(row)?;
-                self.bytes.clear();
-                self.bytes.extend_from_slice(bytes);
-                first
-            };
-            self.walk = Some(Walk::new(first, &self.bytes)?);
-        }
-        let Some(walk) = &mut self.walk else { return Ok(None) };
-        walk.next(&self.bytes)?.map(block::Entry::message).transpose()
-    }
-}
-
 /// A row's block, and where it begins.
 fn block<'r>(row: &'r Row<'_>) -> Result<(u64, &'r [u8])> {
     let bytes = row.get_ref(COLUMN)?.as_blob().map_err(|error| corrupt(COLUMN, Type::Blob, error))?;
@@ -305,6 +242,15 @@ fn single<'r>(row: &'r Row<'_>) -> Result<Stored<'r>> {
     Ok(Stored { id, to, seq, from, sent_at: row.get(4)?, text })
 }
 
+/// In a block of its own.
+fn one_in_block(message: &Stored<'_>) -> Block {
+    let mut block = Block::new(message.id, message.sent_at);
+    block.push(message);
+    block
+}
+
+const SINGLE: &str = "SELECT id, recipient, seq, sender, sent_at, text FROM messages ORDER BY id";
+
 /// Makes the blocks of a database of an earlier version, from its table of single messages, and removes that.
 ///
 /// # Errors
@@ -314,7 +260,7 @@ pub(super) fn build(connection: &Connection) -> Result<()> {
     {
         let mut end = Messages::new(connection).end()?;
         let mut statement = connection.prepare(SINGLE)?;
-        let mut rows = statement.query([0])?;
+        let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             end.push(&single(row)?)?;
         }

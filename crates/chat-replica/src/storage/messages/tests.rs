@@ -60,16 +60,13 @@ fn what_was_inserted_is_there_and_nothing_else() {
     let messages = Messages::new(&connection);
     assert!(all(messages) == model);
     let last = *model.keys().last().expect("many");
-    for from in (0..last + 3).step_by(7) {
-        let mut statement = connection.prepare(FROM).expect("compiled");
-        let mut following = Following::new(&mut statement, from).expect("read");
-        for id in model.range(from..).map(|(id, _)| *id).take(40) {
-            assert_eq!(following.next().expect("read").map(|message| message.id), Some(id), "from {from}");
+    for step in [1, 3, 29, 500, 5000] {
+        let mut ascending = Ascending::new(&connection).expect("prepared");
+        for id in (0..last + 3).step_by(step).chain([u64::MAX, 0, last, 1]) {
+            let found = ascending.get(id).expect("read");
+            assert_eq!(found, model.get_key_value(&id).map(stored), "{id}");
         }
     }
-    let mut statement = connection.prepare(FROM).expect("compiled");
-    let mut following = Following::new(&mut statement, last + 1).expect("read");
-    assert_eq!(following.next(), Ok(None));
 }
 
 #[test]

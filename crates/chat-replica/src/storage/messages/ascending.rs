@@ -1,0 +1,78 @@
+//! Messages that are looked up one by one, by ids that mostly ascend, as the log's entries want them.
+
+use super::block::{COLUMN, Entry, Walk};
+use super::{AT, Stored, block, one_in_block, single};
+use crate::storage::state::int;
+use rusqlite::{CachedStatement, Connection, Result};
+
+/// As [`AT`] in a database of versions before 13, in which each row is one message: whoever salvages one reads it as it is.
+const SINGLE_AT: &str =
+    "SELECT id, recipient, seq, sender, sent_at, text FROM messages WHERE id <= ?1 ORDER BY id DESC";
+
+/// Keeps the block at hand, where the next message mostly is, too.
+pub(in crate::storage) struct Ascending<'c> {
+    at: CachedStatement<'c>,
+    are_single: bool,
+    bytes: Vec<u8>,
+    walk: Option<Walk>,
+    /// The walk has passed all that are below it.
+    from: u64,
+}
+
+impl<'c> Ascending<'c> {
+    /// # Errors
+    /// SQLite's own.
+    pub fn new(connection: &'c Connection) -> Result<Self> {
+        let at = connection.prepare_cached(AT);
+        let at = at.or_else(|error| connection.prepare_cached(SINGLE_AT).map_err(|_| error))?;
+        let are_single = at.column_count() > COLUMN + 1;
+        Ok(Ascending { at, are_single, bytes: Vec::new(), walk: None, from: 0 })
+    }
+
+    /// The message with this id, if it is there.
+    ///
+    /// # Errors
+    /// SQLite's own, and damage.
+    pub fn get(&mut self, id: u64) -> Result<Option<Stored<'_>>> {
+        let mut next = if id >= self.from { self.pass(id)? } else { None };
+        if next.is_none() {
+            self.take_block(id)?;
+            next = self.pass(id)?;
+        }
+        let Some(walk) = self.walk.as_mut().filter(|_| next == Some(id)) else { return Ok(None) };
+        self.from = id.saturating_add(1);
+        walk.next(&self.bytes)?.map(Entry::message).transpose()
+    }
+
+    /// Goes on to the first message of the block that has this id or a higher one, and returns its id.
+    fn pass(&mut self, id: u64) -> Result<Option<u64>> {
+        let Some(walk) = &mut self.walk else { return Ok(None) };
+        self.from = id;
+        let mut ahead = *walk;
+        while let Some(entry) = ahead.next(&self.bytes)? {
+            if entry.id >= id {
+                return Ok(Some(entry.id));
+            }
+            *walk = ahead;
+        }
+        Ok(None)
+    }
+
+    fn take_block(&mut self, id: u64) -> Result<()> {
+        self.walk = None;
+        self.bytes.clear();
+        let mut rows = self.at.query([int(id)])?;
+        let Some(row) = rows.next()? else { return Ok(()) };
+        let first = if self.are_single {
+            let one = one_in_block(&single(row)?);
+            self.bytes = one.bytes;
+            one.first
+        } else {
+            let (first, bytes) = block(row)?;
+            self.bytes.extend_from_slice(bytes);
+            first
+        };
+        self.walk = Some(Walk::new(first, &self.bytes)?);
+        Ok(())
+    }
+}
