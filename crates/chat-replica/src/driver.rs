@@ -10,7 +10,7 @@ use crate::failpoint::{Point, reach};
 use crate::handle::{Control, Gate, Proposal};
 use crate::node::{Disk as _, Node, Outbox, Turned};
 use crate::protocol::*;
-use crate::storage::{DiskError, SqliteDisk};
+use crate::storage::{DiskError, Progress, SqliteDisk};
 use crate::subscribers::Subscribers;
 use crate::transport::PeerSender;
 use chat_core::Applied;
@@ -123,7 +123,7 @@ impl Driver {
     async fn wait(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {
         let wake = tokio::time::Instant::from_std(self.wiring.clock.instant(self.node.wake_at()));
         let room = self.has_room();
-        let ahead = self.node.disk().look_ahead_at().filter(|_| self.node.replica().is_live());
+        let ahead = self.node.disk().look_ahead_at(self.progress());
         let ahead = async {
             if let Some(at) = ahead { tokio::time::sleep_until(at.into()).await } else { std::future::pending().await }
         };
@@ -142,12 +142,16 @@ impl Driver {
     }
 
     fn look_ahead(&mut self) -> Result<(), DiskError> {
-        // A learner takes in the log first, with all that it has: one copy of each message is missing until then.
-        if !self.node.replica().is_live() {
-            return Ok(());
+        let progress = self.progress();
+        self.node.disk_mut().look_ahead(Instant::now(), progress)
+    }
+
+    fn progress(&self) -> Progress {
+        match self.node.replica().is_live() {
+            false => Progress::Learns,
+            true if self.node.is_behind() => Progress::IsBehind,
+            true => Progress::IsUpToDate,
         }
-        let is_up_to_date = !self.node.is_behind();
-        self.node.disk_mut().look_ahead(Instant::now(), is_up_to_date)
     }
 
     fn drain(&mut self, inputs: &mut Vec<Input>, proposals: &mut Vec<Proposal>) {

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// So long it takes to carry out an entry.
 const SLOW: Duration = Duration::from_millis(1);
+/// And so long to make a turn's entries durable, where that takes long.
+const SLOW_SYNC: Duration = Duration::from_millis(100);
 /// Bytes of an entry.
 const LARGE: usize = 16 << 10;
 const EPOCH: Epoch = Epoch { round: 1, replica: ReplicaId(1) };
@@ -22,6 +24,9 @@ struct Slow {
     log: Vec<Entry>,
     applied: u64,
     now: Rc<Cell<Time>>,
+    /// How long it takes to make durable what was written.
+    sync: Duration,
+    is_written: bool,
 }
 
 impl LogRead for Slow {
@@ -57,11 +62,15 @@ impl Disk for Slow {
     fn persist(&mut self, what: &Persist) -> Result<(), Infallible> {
         if let Persist::Append(entry) = what {
             self.log.push(entry.clone());
+            self.is_written = true;
         }
         Ok(())
     }
     fn set_committed(&mut self, _: u64) {}
     fn commit(&mut self) -> Result<(), Infallible> {
+        if std::mem::take(&mut self.is_written) {
+            self.now.set(self.now.get().after(self.sync));
+        }
         Ok(())
     }
     fn show(&mut self) -> Result<(), Infallible> {
@@ -96,7 +105,8 @@ impl Backup {
         let config = Config::new(member(2), vec![ReplicaId(1), ReplicaId(3)], cluster, 1);
         let last = log[log.len() - 1].clone();
         let replica = Replica::new(config, found, now.get());
-        let node = Node::new(replica, Slow { log, applied: 1, now: now.clone() });
+        let node =
+            Node::new(replica, Slow { log, applied: 1, now: now.clone(), sync: Duration::ZERO, is_written: false });
         let mut backup = Backup { node, now, last };
         backup.turn(Some(Input::SessionUp { session: 1, peer: member(1), outbound: false }));
         backup
@@ -172,4 +182,16 @@ fn a_learner_gets_the_log_first() {
         assert!(applied > 0 && took < Duration::from_millis(10), "{applied} entries in {took:?}");
     }
     assert_eq!(learner.node.disk().applied, 161, "no more came");
+}
+
+/// Who sends the log waits for the answer, and so nothing can come while what came is made durable.
+#[test]
+fn a_learner_whose_disk_is_slow_gets_the_log_first() {
+    let mut learner = Backup::of(&[1, 3], 100);
+    learner.node.disk_mut().sync = SLOW_SYNC;
+    assert_eq!(learner.hears(20).0, 0);
+    learner.now.set(learner.now.get().after(Duration::from_millis(40)));
+    assert_eq!(learner.turn(None).0, 0, "more may be on its way");
+    learner.now.set(learner.now.get().after(Duration::from_millis(10)));
+    assert!(learner.turn(None).0 > 0, "nothing is");
 }

@@ -6,7 +6,7 @@ mod common;
 use chat_core::{Command, MemoryStore, Provenance, apply, state_hash};
 use chat_replica::node::Disk as _;
 use chat_replica::protocol::*;
-use chat_replica::storage::{DataDirectory, SqliteDisk};
+use chat_replica::storage::{DataDirectory, Progress, SqliteDisk};
 use proptest::prelude::*;
 use std::path::Path;
 use std::sync::Arc;
@@ -75,7 +75,10 @@ proptest! {
                     prop_assert_eq!(state_hash(&disk.state()).expect("readable"), hash(&memory));
                     prop_assert!(disk.read(1, usize::MAX) == entries, "the log is what was appended");
                 }
-                Then::LookAhead => disk.look_ahead(disk.look_ahead_at().unwrap_or_else(Instant::now), true).expect("readable"),
+                Then::LookAhead => {
+                    let at = disk.look_ahead_at(Progress::IsUpToDate).unwrap_or_else(Instant::now);
+                    disk.look_ahead(at, Progress::IsUpToDate).expect("readable");
+                }
                 Then::Crash => {
                     drop(disk);
                     disk = open(&path);

@@ -2,7 +2,7 @@
 //!
 //! What a turn makes durable is synced in the redo log. The database takes that in later, together with the state (`intake`).
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, Progress};
 use super::database::Database;
 use super::directory::{DataDirectory, Identity};
 use super::intake::Batch;
@@ -227,18 +227,18 @@ impl SqliteDisk {
         SqliteState::new(self.database.connection())
     }
 
-    /// Looks up ahead some of what commands will look up, if it is time for that. Between turns; what would hold up others only where the replica is up to date.
+    /// Looks up ahead some of what commands will look up, if it is time for that and the replica has come so far. Between turns.
     ///
     /// # Errors
     /// If the disk fails.
-    pub fn look_ahead(&mut self, now: Instant, is_up_to_date: bool) -> Result<(), DiskError> {
+    pub fn look_ahead(&mut self, now: Instant, progress: Progress) -> Result<(), DiskError> {
         let state = SqliteState::new(self.database.connection());
-        Ok(self.ahead.go_on(now, is_up_to_date, &mut self.cache, state)?)
+        Ok(self.ahead.go_on(now, progress, &mut self.cache, state)?)
     }
 
     /// When it is time for that; `None`: when the next turn is over, or never again.
-    pub fn look_ahead_at(&self) -> Option<Instant> {
-        self.ahead.at()
+    pub fn look_ahead_at(&self, progress: Progress) -> Option<Instant> {
+        self.ahead.at(progress)
     }
 
     /// Told whenever something became visible that did not at once, or was looked up ahead: for the next turn to take note of.

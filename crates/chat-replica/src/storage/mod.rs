@@ -28,7 +28,7 @@
 //! | `wal` | SQLite's write-ahead log: how long it gets, and how it goes into the database |
 //! | `write_back` | what they changed and is not written yet |
 //! | `known` | the rows that they look up again and again |
-//! | `ahead` | what sends will need of those, looked up after a start by a thread and between turns |
+//! | `ahead` | what sends will need of those, looked up by threads and between turns, once the replica is in the view after a start |
 //! | `readers` | connections that look at the state beside the writer |
 //! | `joined` | threads that are waited for |
 //! | `migrations` | numbered changes of the schema |
@@ -68,6 +68,7 @@ pub(crate) mod wal;
 mod words;
 mod write_back;
 
+pub use ahead::Progress;
 pub use directory::{DataDirectory, DirectoryError};
 pub use disk::{DiskError, SqliteDisk};
 pub(crate) use messages::Found;

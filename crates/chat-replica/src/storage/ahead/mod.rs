@@ -2,7 +2,8 @@
 //! has been written to once.
 //!
 //! A few rows at a time between turns, with pauses, and only into places that nobody else has. Names, of which there are most, are read by a thread
-//! (`names`). Marks are no other look than that of a command at this moment.
+//! (`names`), once the replica is in the view: a learner takes in the log first, with all that it has. Marks are no other look than that of a command at
+//! this moment, and come last. Before all that, a thread makes room in memory where there are many (`room`).
 
 mod names;
 mod room;
@@ -40,6 +41,17 @@ pub(super) struct Ahead {
     at: Option<Instant>,
 }
 
+/// How far the replica has come: who has something else to do does that first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Progress {
+    /// Not in the view.
+    Learns,
+    /// In the view, with committed entries to carry out.
+    IsBehind,
+    /// In the view, with nothing to carry out.
+    IsUpToDate,
+}
+
 #[derive(Debug)]
 enum Next {
     /// Room for all of it is being made.
@@ -68,23 +80,23 @@ impl Ahead {
         Ahead { directory, answered, next: room.map_or(Next::Names, Next::Room), at: None }
     }
 
-    /// When it goes on; `None` if there is nothing more, or it can at once, or when it is told.
-    pub fn at(&self) -> Option<Instant> {
-        self.at.filter(|_| !matches!(self.next, Next::Nothing))
+    /// When it goes on where the replica has come so far; `None` if there is nothing more, or it can at once, or when it is told.
+    pub fn at(&self, progress: Progress) -> Option<Instant> {
+        self.at.filter(|_| self.next.waits_for().is_some_and(|least| progress >= least))
     }
 
-    /// Looks some up, if it is time for that. Marks wait until the replica is up to date.
+    /// Looks some up, if it is time for that.
     ///
     /// # Errors
     /// SQLite's own.
     pub fn go_on(
         &mut self,
         now: Instant,
-        is_up_to_date: bool,
+        progress: Progress,
         cache: &mut WriteBack,
         state: SqliteState<'_>,
     ) -> Result<()> {
-        if self.at.is_some_and(|at| now < at) || (matches!(self.next, Next::Marks(_)) && !is_up_to_date) {
+        if self.at.is_some_and(|at| now < at) || self.next.waits_for().is_none_or(|least| progress < least) {
             return Ok(());
         }
         self.at = None;
@@ -121,6 +133,18 @@ impl Ahead {
         let took = begun.elapsed();
         self.at = Some(now + took + (PAUSE * took).max(Duration::from_micros(100)));
         Ok(())
+    }
+}
+
+impl Next {
+    /// How far the replica must have come. `None`: there is nothing more.
+    fn waits_for(&self) -> Option<Progress> {
+        match self {
+            Next::Room(_) => Some(Progress::Learns),
+            Next::Names | Next::Asked(_) => Some(Progress::IsBehind),
+            Next::Marks(_) => Some(Progress::IsUpToDate),
+            Next::Nothing => None,
+        }
     }
 }
 
@@ -227,13 +251,17 @@ mod tests {
 
         /// Goes on once, when it is time for that.
         async fn step(&mut self) {
+            self.step_at(Progress::IsUpToDate).await;
+        }
+
+        async fn step_at(&mut self, progress: Progress) {
             if let Next::Asked(_) | Next::Room(_) = self.ahead.next {
                 let answered = self.answered.notified();
                 tokio::time::timeout(Duration::from_secs(20), answered).await.expect("it is answered");
             }
             let state = SqliteState::new(&self.connection);
-            self.ahead.go_on(self.now, true, &mut self.cache, state).expect("readable");
-            let at = self.ahead.at();
+            self.ahead.go_on(self.now, progress, &mut self.cache, state).expect("readable");
+            let at = self.ahead.at(progress);
             assert!(at.is_none_or(|at| at > self.now), "there is a pause");
             self.now = at.unwrap_or(self.now);
         }
@@ -250,20 +278,31 @@ mod tests {
         all_is_known_after(Start::new()).await;
     }
 
-    /// What was known before that is not any more, and looked up again.
     #[tokio::test]
-    async fn with_many_accounts_room_is_made_first() {
+    async fn with_many_accounts_room_is_made_first_and_what_was_known_is_looked_up_again() {
         let mut start = Start::of(MANY);
-        start.step().await;
-        assert!(matches!(start.ahead.next, Next::Names), "{:?}", start.ahead.next);
-        drop(start);
-        let start = Start::of(MANY);
         assert!(matches!(start.ahead.next, Next::Room(_)), "{:?}", start.ahead.next);
+        let state = start.state();
+        assert_eq!(state.recipient(&name(1)), Ok(Some(AccountId(1))));
+        assert_eq!(state.marks(AccountId(1)), Ok(last(1)));
+        // Also where nothing else is done.
+        start.step_at(Progress::Learns).await;
+        assert!(matches!(start.ahead.next, Next::Names), "{:?}", start.ahead.next);
+        let mut state = start.state();
+        assert_eq!((state.known().recipient(&name(1)), state.known().marks(AccountId(1))), (None, None));
         all_is_known_after(start).await;
     }
 
+    #[tokio::test]
+    async fn a_learner_reads_no_names() {
+        let mut start = Start::new();
+        start.step_at(Progress::Learns).await;
+        assert!(matches!(start.ahead.next, Next::Names), "{:?}", start.ahead.next);
+        start.step_at(Progress::IsBehind).await;
+        assert!(matches!(start.ahead.next, Next::Asked(_)), "{:?}", start.ahead.next);
+    }
+
     async fn all_is_known_after(mut start: Start) {
-        assert_eq!(start.state().recipient(&name(2)), Ok(Some(AccountId(2))));
         // It is known here; one that is only in what waits is below.
         start.state().set_marks(AccountId(4), last(100)).expect("set");
         start.all().await;
@@ -340,8 +379,9 @@ mod tests {
             start.step().await;
         }
         let state = SqliteState::new(&start.connection);
-        start.ahead.go_on(start.now, false, &mut start.cache, state).expect("readable");
+        start.ahead.go_on(start.now, Progress::IsBehind, &mut start.cache, state).expect("readable");
         assert!(matches!(start.ahead.next, Next::Marks(0)), "{:?}", start.ahead.next);
-        assert!(start.ahead.at().is_some());
+        assert_eq!(start.ahead.at(Progress::IsBehind), None);
+        assert!(start.ahead.at(Progress::IsUpToDate).is_some());
     }
 }

@@ -1,13 +1,9 @@
 //! Messages that are looked up one by one, by ids that mostly ascend, as the log's entries want them.
 
-use super::block::{COLUMN, Entry, Walk};
-use super::{AT, Stored, block, one_in_block, single};
+use super::block::{Entry, Walk};
+use super::{AT, SINGLE_AT, Stored, block, one_in_block, single};
 use crate::storage::state::int;
 use rusqlite::{CachedStatement, Connection, Result};
-
-/// As [`AT`] in a database of versions before 13, in which each row is one message: whoever salvages one reads it as it is.
-const SINGLE_AT: &str =
-    "SELECT id, recipient, seq, sender, sent_at, text FROM messages WHERE id <= ?1 ORDER BY id DESC";
 
 /// Keeps the block at hand, where the next message mostly is, too.
 pub(in crate::storage) struct Ascending<'c> {
@@ -23,9 +19,10 @@ impl<'c> Ascending<'c> {
     /// # Errors
     /// SQLite's own.
     pub fn new(connection: &'c Connection) -> Result<Self> {
-        let at = connection.prepare_cached(AT);
-        let at = at.or_else(|error| connection.prepare_cached(SINGLE_AT).map_err(|_| error))?;
-        let are_single = at.column_count() > COLUMN + 1;
+        let (at, are_single) = match connection.prepare_cached(AT) {
+            Ok(at) => (at, false),
+            Err(error) => (connection.prepare_cached(SINGLE_AT).map_err(|_| error)?, true),
+        };
         Ok(Ascending { at, are_single, bytes: Vec::new(), walk: None, from: 0 })
     }
 
@@ -34,14 +31,20 @@ impl<'c> Ascending<'c> {
     /// # Errors
     /// SQLite's own, and damage.
     pub fn get(&mut self, id: u64) -> Result<Option<Stored<'_>>> {
+        // Who was told of damage does not hear of it again where others are wanted.
+        let is_there = self.come_to(id).inspect_err(|_| self.walk = None)?;
+        let Some(walk) = self.walk.as_mut().filter(|_| is_there) else { return Ok(None) };
+        self.from = id.saturating_add(1);
+        walk.next(&self.bytes)?.map(Entry::message).transpose()
+    }
+
+    fn come_to(&mut self, id: u64) -> Result<bool> {
         let mut next = if id >= self.from { self.pass(id)? } else { None };
         if next.is_none() {
             self.take_block(id)?;
             next = self.pass(id)?;
         }
-        let Some(walk) = self.walk.as_mut().filter(|_| next == Some(id)) else { return Ok(None) };
-        self.from = id.saturating_add(1);
-        walk.next(&self.bytes)?.map(Entry::message).transpose()
+        Ok(next == Some(id))
     }
 
     /// Goes on to the first message of the block that has this id or a higher one, and returns its id.

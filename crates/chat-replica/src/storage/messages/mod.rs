@@ -249,7 +249,10 @@ fn one_in_block(message: &Stored<'_>) -> Block {
     block
 }
 
+/// All of those, and the one with an id or before it: whoever salvages such a database reads it as it is.
 const SINGLE: &str = "SELECT id, recipient, seq, sender, sent_at, text FROM messages ORDER BY id";
+const SINGLE_AT: &str =
+    "SELECT id, recipient, seq, sender, sent_at, text FROM messages WHERE id <= ?1 ORDER BY id DESC";
 
 /// Makes the blocks of a database of an earlier version, from its table of single messages, and removes that.
 ///

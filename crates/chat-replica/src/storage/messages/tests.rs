@@ -59,13 +59,50 @@ fn what_was_inserted_is_there_and_nothing_else() {
     let model = filled(&connection);
     let messages = Messages::new(&connection);
     assert!(all(messages) == model);
-    let last = *model.keys().last().expect("many");
+}
+
+/// One by one: those that are there, and no others, in any order of asking.
+fn each_is_found(connection: &Connection, model: &BTreeMap<u64, Kept>) {
+    let last = model.keys().last().copied().unwrap_or_default();
+    let one = model.keys().nth(model.len() / 2).copied().unwrap_or_default();
     for step in [1, 3, 29, 500, 5000] {
-        let mut ascending = Ascending::new(&connection).expect("prepared");
-        for id in (0..last + 3).step_by(step).chain([u64::MAX, 0, last, 1]) {
+        let mut ascending = Ascending::new(connection).expect("prepared");
+        let back = [u64::MAX, 0, last, one, one, one.saturating_sub(1), one, 1];
+        for id in (0..last + 3).step_by(step).chain(back).chain((0..last).rev().step_by(step)) {
             let found = ascending.get(id).expect("read");
             assert_eq!(found, model.get_key_value(&id).map(stored), "{id}");
         }
+    }
+}
+
+#[test]
+fn each_message_is_found_by_its_id_and_no_other_is() {
+    let connection = new();
+    let mut model = filled(&connection);
+    each_is_found(&connection, &model);
+    // Single ones, and all of several blocks.
+    let ids: Vec<_> = model.keys().copied().collect();
+    let gone = ids.iter().enumerate().filter(|(at, _)| at % 5 == 0 || (200..400).contains(at)).map(|(_, id)| *id);
+    let gone: Vec<_> = gone.rev().collect();
+    Messages::new(&connection).remove(&gone, |_| Ok(())).expect("removed");
+    gone.iter().for_each(|id| drop(model.remove(id)));
+    each_is_found(&connection, &model);
+}
+
+#[test]
+fn a_block_that_is_damaged_takes_no_others_with_it() {
+    let connection = new();
+    let model = filled(&connection);
+    let blocks = "SELECT first FROM message_blocks ORDER BY first LIMIT 3";
+    let mut statement = connection.prepare(blocks).expect("prepared");
+    let firsts = statement.query_map([], |row| number(row, 0)).expect("read").collect::<Result<Vec<_>>>();
+    let [first, second, third] = firsts.expect("read")[..] else { panic!("there are three") };
+    let garbled = "UPDATE message_blocks SET messages = substr(messages, 1, length(messages) - 1) WHERE first = ?1";
+    assert_eq!(connection.execute(garbled, [int(second)]), Ok(1));
+    let mut ascending = Ascending::new(&connection).expect("prepared");
+    ascending.get(third - 1).expect_err("damaged");
+    for id in [third, first] {
+        assert_eq!(ascending.get(id).expect("read"), model.get_key_value(&id).map(stored), "{id}");
     }
 }
 
@@ -159,6 +196,7 @@ fn messages_of_an_earlier_version_are_there() {
             let row = (int(*id), int(*to), int(*seq), int(*from), sent_at, text);
             connection.execute(sql, row).expect("inserted");
         }
+        each_is_found(&connection, &model);
         migrations::migrate(&mut connection).expect("brought up to date");
         assert!(all(Messages::new(&connection)) == model);
     }
