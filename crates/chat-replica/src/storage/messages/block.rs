@@ -138,13 +138,18 @@ impl Walk {
     }
 
     #[inline]
-    fn step<'b>(&mut self, bytes: &'b [u8], mut rest: &'b [u8]) -> Option<Entry<'b>> {
-        let further = take(&mut rest)?;
+    fn step<'b>(&mut self, bytes: &'b [u8], rest: &'b [u8]) -> Option<Entry<'b>> {
+        let (further, length, rest) = match rest {
+            // Most are close to the one before, and have 128 bytes or more: whoever passes many looks at these three at once.
+            [further @ ..0x80, low @ 0x80..=0xff, high @ ..0x80, rest @ ..] => {
+                (u64::from(*further), usize::from(low & 0x7f) | usize::from(*high) << 7, rest)
+            }
+            mut rest => (take(&mut rest)?, usize::try_from(take(&mut rest)?).ok()?, rest),
+        };
         let id = self.before.checked_add(further)?;
         if further == 0 && self.is_begun {
             return None;
         }
-        let length = usize::try_from(take(&mut rest)?).ok()?;
         let (entry, after) = rest.split_at_checked(length)?;
         (self.at, self.before, self.is_begun) = (bytes.len() - after.len(), id, true);
         Some(Entry { id, base: self.base, rest: entry })
