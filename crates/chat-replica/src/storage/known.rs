@@ -50,32 +50,32 @@ pub(super) struct Known {
     accounts: LruCache<AccountId, Account>,
     sessions: Sessions,
     called: Called,
+    recipients: Recipients,
+    deleted: u64,
+}
+
+/// What is known of recipients, and the memory for it.
+#[derive(Debug)]
+pub(super) struct Recipients {
     names: Names,
     marks: MarksTable,
     /// Of which neighbours the marks have been looked up.
     asked: Vec<bool>,
-    deleted: u64,
 }
 
-/// Memory for what is known of recipients.
-#[derive(Debug)]
-pub(super) struct Room {
-    names: Table,
-    marks: Table,
-}
-
-impl Room {
-    /// Where there are [`MANY`] accounts: whoever waited for the first use of each of its pages would do so for milliseconds.
+impl Recipients {
+    /// Nothing yet, where there are [`MANY`] accounts: whoever waited for the first use of each page of memory would do so for milliseconds.
     ///
     /// # Errors
     /// There is no memory.
-    pub fn filled() -> io::Result<Room> {
-        Ok(Room { names: Table::filled(SETS * WAYS)?, marks: Table::filled(ROOM)? })
+    pub fn filled() -> io::Result<Recipients> {
+        Ok(Recipients::within(Table::filled(SETS * WAYS)?, Table::filled(ROOM)?))
     }
-}
 
-fn none_asked(marks: &Table) -> Vec<bool> {
-    vec![false; marks.len().div_ceil(NEIGHBOURS as usize)]
+    fn within(names: Table, marks: Table) -> Recipients {
+        let asked = vec![false; marks.len().div_ceil(NEIGHBOURS as usize)];
+        Recipients { names: Names::new(names), marks: MarksTable::new(marks), asked }
+    }
 }
 
 impl Known {
@@ -84,27 +84,24 @@ impl Known {
     /// # Errors
     /// There is no memory.
     pub fn new() -> io::Result<Known> {
-        Ok(Known::within(Room { names: Table::new(SETS * WAYS)?, marks: Table::new(ROOM)? }))
+        Ok(Known::with(Recipients::within(Table::new(SETS * WAYS)?, Table::new(ROOM)?)))
     }
 
-    fn within(Room { names, marks }: Room) -> Known {
+    fn with(recipients: Recipients) -> Known {
         Known {
             counters: None,
             gaps: Gaps::default(),
             accounts: LruCache::new(ROWS),
             sessions: Sessions::new(SENDERS),
             called: Called::new(SENDERS),
-            asked: none_asked(&marks),
-            names: Names::new(names),
-            marks: MarksTable::new(marks),
+            recipients,
             deleted: 0,
         }
     }
 
-    /// Keeps what is known of recipients in this room from now on: nothing yet.
-    pub fn move_to(&mut self, Room { names, marks }: Room) {
-        self.asked = none_asked(&marks);
-        (self.names, self.marks) = (Names::new(names), MarksTable::new(marks));
+    /// Of recipients, this is known from now on.
+    pub fn move_to(&mut self, recipients: Recipients) {
+        self.recipients = recipients;
     }
 
     /// An account or tombstone.
@@ -120,7 +117,7 @@ impl Known {
     /// That it is not so any more.
     pub fn forget_account(&mut self, account: &Account) {
         self.deleted += 1;
-        self.names.remove(&account.name);
+        self.recipients.names.remove(&account.name);
         self.accounts.pop(&account.id);
     }
 
@@ -141,27 +138,30 @@ impl Known {
 
     /// Whose name it is, if that account is not deleted.
     pub fn recipient(&self, name: &Username) -> Option<AccountId> {
-        self.names.get(name)
+        self.recipients.names.get(name)
     }
 
     /// Brings what is known of these recipients into the processor's cache: each of them is somewhere else in memory, and who looks them up one after the
     /// other waits for that twice with each, some 0.1 us every time.
     pub fn recall<'a>(&self, recipients: impl Iterator<Item = &'a Username>) {
-        let prints: Vec<_> = recipients.map(|name| self.names.print(name)).collect();
-        let names = prints.iter().map(|print| self.names.touch(print));
+        let prints: Vec<_> = recipients.map(|name| self.recipients.names.print(name)).collect();
+        let names = prints.iter().map(|print| self.recipients.names.touch(print));
         black_box(names.fold(0, BitXor::bitxor));
-        let marks = prints.iter().filter_map(|print| self.names.known_as(print)).map(|id| self.marks.touch(id));
+        let marks = prints
+            .iter()
+            .filter_map(|print| self.recipients.names.known_as(print))
+            .map(|id| self.recipients.marks.touch(id));
         black_box(marks.fold(0, BitXor::bitxor));
     }
 
     /// That it is this account's, which is not deleted.
     pub fn keep_recipient(&mut self, name: &Username, id: AccountId) {
-        self.names.put(name, id, true);
+        self.recipients.names.put(name, id, true);
     }
 
     /// The same, if there is a place that nobody else has.
     pub fn offer_recipient(&mut self, name: &Username, id: AccountId) {
-        self.names.put(name, id, false);
+        self.recipients.names.put(name, id, false);
     }
 
     /// A session that is open, or expired.
@@ -181,24 +181,24 @@ impl Known {
 
     /// How far a mailbox has come.
     pub fn marks(&self, account: AccountId) -> Option<Marks> {
-        self.marks.get(account)
+        self.recipients.marks.get(account)
     }
 
     /// Whether nobody has asked this before, of neighbours that can all be known at the same time.
     pub fn asks_first(&mut self, neighbours: u64) -> bool {
-        let asked = usize::try_from(neighbours).ok().and_then(|number| self.asked.get_mut(number));
+        let asked = usize::try_from(neighbours).ok().and_then(|number| self.recipients.asked.get_mut(number));
         asked.is_some_and(|asked| !std::mem::replace(asked, true))
     }
 
     /// That they are these.
     pub fn keep_marks(&mut self, account: AccountId, marks: Marks) {
-        self.marks.put(account, marks);
+        self.recipients.marks.put(account, marks);
     }
 
     /// The same, if there is a place that nobody else has. What is known of this account stands.
     pub fn offer_marks(&mut self, account: AccountId, marks: Marks) {
-        if self.marks.is_free(account) {
-            self.marks.put(account, marks);
+        if self.recipients.marks.is_free(account) {
+            self.recipients.marks.put(account, marks);
         }
     }
 }
@@ -222,7 +222,7 @@ mod tests {
 
     fn small() -> Known {
         let table = |rows| Table::new(rows).expect("there is memory");
-        Known::within(Room { names: table(FEW * WAYS), marks: table(FEW) })
+        Known::with(Recipients::within(table(FEW * WAYS), table(FEW)))
     }
 
     #[test]

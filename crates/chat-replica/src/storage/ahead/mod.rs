@@ -42,7 +42,7 @@ pub(super) struct Ahead {
 }
 
 /// How far the replica has come: who has something else to do does that first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
     /// Not in the view.
     Learns,
@@ -82,7 +82,7 @@ impl Ahead {
 
     /// When it goes on where the replica has come so far; `None` if there is nothing more, or it can at once, or when it is told.
     pub fn at(&self, progress: Progress) -> Option<Instant> {
-        self.at.filter(|_| self.next.waits_for().is_some_and(|least| progress >= least))
+        self.at.filter(|_| self.next.is_due(progress))
     }
 
     /// Looks some up, if it is time for that.
@@ -96,7 +96,7 @@ impl Ahead {
         cache: &mut WriteBack,
         state: SqliteState<'_>,
     ) -> Result<()> {
-        if self.at.is_some_and(|at| now < at) || self.next.waits_for().is_none_or(|least| progress < least) {
+        if self.at.is_some_and(|at| now < at) || !self.next.is_due(progress) {
             return Ok(());
         }
         self.at = None;
@@ -137,13 +137,13 @@ impl Ahead {
 }
 
 impl Next {
-    /// How far the replica must have come. `None`: there is nothing more.
-    fn waits_for(&self) -> Option<Progress> {
+    /// Whether there is something to do where the replica has come so far.
+    fn is_due(&self, progress: Progress) -> bool {
         match self {
-            Next::Room(_) => Some(Progress::Learns),
-            Next::Names | Next::Asked(_) => Some(Progress::IsBehind),
-            Next::Marks(_) => Some(Progress::IsUpToDate),
-            Next::Nothing => None,
+            Next::Room(_) => true,
+            Next::Names | Next::Asked(_) => progress != Progress::Learns,
+            Next::Marks(_) => progress == Progress::IsUpToDate,
+            Next::Nothing => false,
         }
     }
 }

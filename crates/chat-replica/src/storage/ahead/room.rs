@@ -1,7 +1,7 @@
 //! A thread that makes room in memory, so that nobody waits for that.
 
 use crate::storage::joined::Joined;
-use crate::storage::known::Room;
+use crate::storage::known::Recipients;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub(super) enum Made {
     NotYet,
-    Room(Room),
+    Room(Recipients),
     /// There is none.
     Never,
 }
@@ -19,7 +19,7 @@ pub(super) enum Made {
 /// The thread. Dropping it waits until it has ended.
 #[derive(Debug)]
 pub(super) struct Making {
-    room: Receiver<io::Result<Room>>,
+    room: Receiver<io::Result<Recipients>>,
     _thread: Joined,
 }
 
@@ -29,13 +29,11 @@ impl Making {
         let (done, room) = sync_channel(1);
         let make = move || {
             // Nobody may be there any more.
-            let _ = done.send(Room::filled());
+            let _ = done.send(Recipients::filled());
             made.notify_one();
         };
         let thread = Joined::start("room", make);
-        let thread =
-            thread.inspect_err(|error| tracing::warn!(%error, "what recipients need finds its room as it comes"));
-        Some(Making { room, _thread: thread.ok()? })
+        Some(Making { room, _thread: thread.inspect_err(tell).ok()? })
     }
 
     /// The room, if it is made.
@@ -43,11 +41,15 @@ impl Making {
         match self.room.try_recv() {
             Ok(Ok(room)) => Made::Room(room),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "what recipients need finds its room as it comes");
+                tell(&error);
                 Made::Never
             }
             Err(TryRecvError::Empty) => Made::NotYet,
             Err(TryRecvError::Disconnected) => Made::Never,
         }
     }
+}
+
+fn tell(error: &io::Error) {
+    tracing::warn!(%error, "what is known of recipients finds its room as it comes");
 }

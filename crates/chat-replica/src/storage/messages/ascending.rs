@@ -1,7 +1,7 @@
 //! Messages that are looked up one by one, by ids that mostly ascend, as the log's entries want them.
 
-use super::block::{Entry, Walk};
-use super::{AT, SINGLE_AT, Stored, block, one_in_block, single};
+use super::block::{Block, Entry, Walk};
+use super::{AT, SINGLE_AT, Stored, block, single};
 use crate::storage::state::int;
 use rusqlite::{CachedStatement, Connection, Result};
 
@@ -67,7 +67,7 @@ impl<'c> Ascending<'c> {
         let mut rows = self.at.query([int(id)])?;
         let Some(row) = rows.next()? else { return Ok(()) };
         let first = if self.are_single {
-            let one = one_in_block(&single(row)?);
+            let one = Block::with(&single(row)?);
             self.bytes = one.bytes;
             one.first
         } else {

@@ -51,6 +51,13 @@ impl Block {
         block
     }
 
+    /// One that begins with this message.
+    pub fn with(message: &Stored<'_>) -> Block {
+        let mut block = Block::new(message.id, message.sent_at);
+        block.push(message);
+        block
+    }
+
     /// One that is there.
     ///
     /// # Errors

@@ -210,9 +210,7 @@ impl End<'_> {
         }
         if !self.block.as_mut().is_some_and(|block| block.push(message)) {
             self.put()?;
-            let mut block = Block::new(message.id, message.sent_at);
-            block.push(message);
-            (self.block, self.is_there) = (Some(block), false);
+            (self.block, self.is_there) = (Some(Block::with(message)), false);
         }
         self.is_changed = true;
         Ok(())
@@ -240,13 +238,6 @@ fn single<'r>(row: &'r Row<'_>) -> Result<Stored<'r>> {
     let text = row.get_ref(5)?.as_str().map_err(|error| corrupt(5, Type::Text, error))?;
     let [id, to, seq, from] = [number(row, 0)?, number(row, 1)?, number(row, 2)?, number(row, 3)?];
     Ok(Stored { id, to, seq, from, sent_at: row.get(4)?, text })
-}
-
-/// In a block of its own.
-fn one_in_block(message: &Stored<'_>) -> Block {
-    let mut block = Block::new(message.id, message.sent_at);
-    block.push(message);
-    block
 }
 
 /// All of those, and the one with an id or before it: whoever salvages such a database reads it as it is.
