@@ -77,7 +77,7 @@ impl Backlog {
         };
     }
 
-    /// What came in this turn is durable, which can take long where much comes: whoever sends it waited for that before more can come.
+    /// What came in this turn is durable, which can take long where much comes: more waits in line meanwhile, and its sender stops at a full window.
     pub fn durable(&mut self, now: Time) {
         if self.comes > 0 {
             self.learning = self.learning.map(|(since, _)| (since, now));

@@ -147,10 +147,10 @@ impl Driver {
     }
 
     fn progress(&self) -> Progress {
-        match self.node.replica().is_live() {
+        match self.node.replica().is_in_view() {
             false => Progress::Learns,
-            true if self.node.is_behind() => Progress::IsBehind,
-            true => Progress::IsUpToDate,
+            true if self.node.has_applied_all() => Progress::IsUpToDate,
+            true => Progress::IsBehind,
         }
     }
 

@@ -162,7 +162,8 @@ impl<D: Disk> Node<D> {
         !self.has_applied_all() && !is_learning && !self.disk.is_overfull()
     }
 
-    fn has_applied_all(&self) -> bool {
+    /// Whether no committed entry waits to be carried out.
+    pub fn has_applied_all(&self) -> bool {
         self.disk.applied() >= self.replica.committed()
     }
 
@@ -258,7 +259,7 @@ impl<D: Disk> Node<D> {
     fn role(&self) -> Role {
         match self.replica.serving() {
             Some(_) => Role::Primary,
-            None if self.replica.is_live() => Role::Backup,
+            None if self.replica.is_in_view() => Role::Backup,
             None => Role::Learner,
         }
     }

@@ -184,7 +184,7 @@ fn a_learner_gets_the_log_first() {
     assert_eq!(learner.node.disk().applied, 161, "no more came");
 }
 
-/// Who sends the log waits for the answer, and so nothing can come while what came is made durable.
+/// A sync that takes longer than a pause of the log is none: its sender may wait for the answer.
 #[test]
 fn a_learner_whose_disk_is_slow_gets_the_log_first() {
     let mut learner = Backup::of(&[1, 3], 100);

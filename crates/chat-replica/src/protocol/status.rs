@@ -119,6 +119,11 @@ impl Replica {
         self.log.views_in_force().iter().all(|at| at.view.names(&self.me))
     }
 
+    /// Whether it is in the view: there is one, and it is live. A new disk has none, and learns.
+    pub fn is_in_view(&self) -> bool {
+        self.log.newest_view().is_some() && self.is_live()
+    }
+
     /// How many members the newest committed view has: on so many disks, at least, is what has committed.
     pub fn copies(&self) -> usize {
         self.log.committed_view().map_or(0, |at| at.view.members.len())
@@ -135,5 +140,38 @@ impl Replica {
     /// The log, for reading what is to be applied.
     pub fn log(&self) -> &super::log::Log {
         &self.log
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::protocol::*;
+
+    fn member(id: u32) -> Member {
+        Member { id: ReplicaId(id), disk: DiskId([id as u8; 16]), incarnation: Incarnation { count: 1, nonce: 1 } }
+    }
+
+    /// Replica 2, with a log that begins with a view of these, unless it is empty.
+    fn replica(members: &[u32]) -> Replica {
+        let (cluster, epoch) = (ClusterId([7; 16]), Epoch { round: 1, replica: ReplicaId(1) });
+        let view = View { epoch, primary: epoch.replica, members: members.iter().copied().map(member).collect() };
+        let founding = Entry::chained(ChainHash::default(), 1, epoch, Body::Founding { cluster, view });
+        let log = if members.is_empty() { RecoveredLog::default() } else { RecoveredLog::of(&[founding], 1) };
+        let found = Recovered {
+            cluster: Some(cluster),
+            promised: epoch,
+            log,
+            deaths: Vec::new(),
+            known: Vec::new(),
+            impaired_until: None,
+        };
+        Replica::new(Config::new(member(2), vec![ReplicaId(1), ReplicaId(3)], cluster, 1), found, Time(0))
+    }
+
+    #[test]
+    fn who_has_no_view_is_in_none() {
+        assert!(replica(&[1, 2]).is_in_view());
+        assert!(!replica(&[1, 3]).is_in_view());
+        assert!(!replica(&[]).is_in_view(), "a new disk");
     }
 }

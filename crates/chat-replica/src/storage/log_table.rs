@@ -138,6 +138,11 @@ pub(super) fn entry(row: &Row<'_>, batches: &mut Batches<'_>) -> Result<Entry> {
     Ok(Entry { index: unsigned(row, 0)?, epoch, body, hash: ChainHash(blob(row, 5)?) })
 }
 
+/// So many of the entry are in the log's own row.
+pub(super) fn stored_bytes(row: &Row<'_>) -> Result<usize> {
+    Ok(row.get_ref(4)?.as_blob().map_err(|_| undecodable(4))?.len())
+}
+
 /// What follows an entry has to know of it.
 pub(crate) fn index_and_hash(row: &Row<'_>) -> Result<(u64, ChainHash)> {
     Ok((unsigned(row, 0)?, ChainHash(blob(row, 5)?)))

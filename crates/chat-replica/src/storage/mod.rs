@@ -28,7 +28,7 @@
 //! | `wal` | SQLite's write-ahead log: how long it gets, and how it goes into the database |
 //! | `write_back` | what they changed and is not written yet |
 //! | `known` | the rows that they look up again and again |
-//! | `ahead` | what sends will need of those, looked up by threads and between turns, once the replica is in the view after a start |
+//! | `ahead` | what sends will need of those, looked up by a thread and between turns, once the replica is in the view after a start |
 //! | `readers` | connections that look at the state beside the writer |
 //! | `joined` | threads that are waited for |
 //! | `migrations` | numbered changes of the schema |

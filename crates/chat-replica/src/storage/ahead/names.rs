@@ -3,6 +3,7 @@
 use super::NAMES;
 use crate::storage::directory::DataDirectory;
 use crate::storage::joined::Joined;
+use crate::storage::marks::NEIGHBOURS;
 use crate::storage::state::{SqliteState, checked, number, page};
 use crate::storage::{damage, readers};
 use chat_core::{AccountId, Username};
@@ -13,9 +14,6 @@ use tokio::sync::Notify;
 
 /// So many at a time.
 pub(super) const TOGETHER: usize = 1024;
-
-/// What commands will look up besides is fetched into the memory of the machine, first.
-const FETCHED: [&str; 2] = ["SELECT sum(length(marks)) FROM marks", "SELECT sum(length(marks)) FROM recent_marks"];
 
 /// Names in their order, and whose they are.
 pub(super) type Found = Vec<(Username, AccountId)>;
@@ -43,10 +41,9 @@ impl Names {
     pub fn start(directory: Arc<DataDirectory>, answered: Arc<Notify>) -> Option<Names> {
         let ((asks, asked), (answer, answers)) = (sync_channel(1), sync_channel(1));
         let run = move || {
-            let mut connection = None;
+            let mut reading = Reading { directory, connection: None, fetched: 0 };
             for after in asked {
-                readers::give_way(&directory);
-                if answer.send(read(&mut connection, &directory, after)).is_err() {
+                if answer.send(reading.names(after)).is_err() {
                     return;
                 }
                 answered.notify_one();
@@ -81,16 +78,28 @@ impl Names {
     }
 }
 
-fn read(connection: &mut Option<Connection>, directory: &DataDirectory, after: Option<Username>) -> Result<Found> {
-    let connection = match connection {
-        Some(connection) => connection,
-        None => {
-            let opened = connection.insert(readers::open(&directory.database())?);
-            FETCHED.iter().try_for_each(|sql| opened.query_row(sql, [], |_| Ok(())))?;
-            opened
-        }
-    };
-    let after = after.as_ref().map_or("", Username::as_str);
-    let row = |row: &rusqlite::Row<'_>| Ok((checked(row, 0, Username::parse)?, AccountId(number(row, 1)?)));
-    SqliteState::new(connection).all(NAMES, (after, page(TOGETHER)), row)
+/// A little at a time: while somebody reads, the write-ahead log cannot start anew, and the thread does not end.
+struct Reading {
+    directory: Arc<DataDirectory>,
+    connection: Option<Connection>,
+    /// Of so many neighbours the marks were fetched.
+    fetched: u64,
+}
+
+impl Reading {
+    /// And the marks of as many accounts, which commands will look up besides, are in the memory of the machine then.
+    fn names(&mut self, after: Option<Username>) -> Result<Found> {
+        readers::give_way(&self.directory);
+        let connection = match &self.connection {
+            Some(connection) => connection,
+            None => self.connection.insert(readers::open(&self.directory.database())?),
+        };
+        let state = SqliteState::new(connection);
+        let to = self.fetched + TOGETHER as u64 / NEIGHBOURS;
+        (self.fetched..to).try_for_each(|number| state.marks_of_neighbours(number).map(drop))?;
+        self.fetched = to;
+        let after = after.as_ref().map_or("", Username::as_str);
+        let row = |row: &rusqlite::Row<'_>| Ok((checked(row, 0, Username::parse)?, AccountId(number(row, 1)?)));
+        state.all(NAMES, (after, page(TOGETHER)), row)
+    }
 }

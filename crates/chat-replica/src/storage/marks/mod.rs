@@ -94,7 +94,7 @@ impl SqliteState<'_> {
     }
 
     /// The marks of neighbours, from [`NEIGHBOURS`] times `number` on, by account, ascending.
-    fn marks_of_neighbours(&self, number: u64) -> Result<Held> {
+    pub(super) fn marks_of_neighbours(&self, number: u64) -> Result<Held> {
         let accounts = number * NEIGHBOURS..(number + 1) * NEIGHBOURS;
         let mut held = self.held(number, &accounts)?;
         for run in self.mark_runs()?.into_iter().rev() {

@@ -11,8 +11,6 @@ pub(in crate::storage) struct Ascending<'c> {
     are_single: bool,
     bytes: Vec<u8>,
     walk: Option<Walk>,
-    /// The walk has passed all that are below it.
-    from: u64,
 }
 
 impl<'c> Ascending<'c> {
@@ -23,7 +21,7 @@ impl<'c> Ascending<'c> {
             Ok(at) => (at, false),
             Err(error) => (connection.prepare_cached(SINGLE_AT).map_err(|_| error)?, true),
         };
-        Ok(Ascending { at, are_single, bytes: Vec::new(), walk: None, from: 0 })
+        Ok(Ascending { at, are_single, bytes: Vec::new(), walk: None })
     }
 
     /// The message with this id, if it is there.
@@ -34,12 +32,12 @@ impl<'c> Ascending<'c> {
         // Who was told of damage does not hear of it again where others are wanted.
         let is_there = self.come_to(id).inspect_err(|_| self.walk = None)?;
         let Some(walk) = self.walk.as_mut().filter(|_| is_there) else { return Ok(None) };
-        self.from = id.saturating_add(1);
         walk.next(&self.bytes)?.map(Entry::message).transpose()
     }
 
     fn come_to(&mut self, id: u64) -> Result<bool> {
-        let mut next = if id >= self.from { self.pass(id)? } else { None };
+        let is_ahead = self.walk.is_some_and(|walk| walk.is_before(id));
+        let mut next = if is_ahead { self.pass(id)? } else { None };
         if next.is_none() {
             self.take_block(id)?;
             next = self.pass(id)?;
@@ -50,7 +48,6 @@ impl<'c> Ascending<'c> {
     /// Goes on to the first message of the block that has this id or a higher one, and returns its id.
     fn pass(&mut self, id: u64) -> Result<Option<u64>> {
         let Some(walk) = &mut self.walk else { return Ok(None) };
-        self.from = id;
         let mut ahead = *walk;
         while let Some(entry) = ahead.next(&self.bytes)? {
             if entry.id >= id {

@@ -134,6 +134,11 @@ impl Walk {
         self.base
     }
 
+    /// Whether a message with this id would be one that is still to come.
+    pub fn is_before(&self, id: u64) -> bool {
+        if self.is_begun { self.before < id } else { self.before <= id }
+    }
+
     /// The next message of the same bytes. `None`: there are no more.
     ///
     /// # Errors

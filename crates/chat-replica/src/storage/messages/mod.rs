@@ -240,8 +240,7 @@ fn single<'r>(row: &'r Row<'_>) -> Result<Stored<'r>> {
     Ok(Stored { id, to, seq, from, sent_at: row.get(4)?, text })
 }
 
-/// All of those, and the one with an id or before it: whoever salvages such a database reads it as it is.
-const SINGLE: &str = "SELECT id, recipient, seq, sender, sent_at, text FROM messages ORDER BY id";
+/// Of those, the one with an id or before it: whoever salvages such a database reads it as it is.
 const SINGLE_AT: &str =
     "SELECT id, recipient, seq, sender, sent_at, text FROM messages WHERE id <= ?1 ORDER BY id DESC";
 
@@ -253,7 +252,8 @@ pub(super) fn build(connection: &Connection) -> Result<()> {
     connection.execute_batch(MESSAGES_SCHEMA)?;
     {
         let mut end = Messages::new(connection).end()?;
-        let mut statement = connection.prepare(SINGLE)?;
+        let all = "SELECT id, recipient, seq, sender, sent_at, text FROM messages ORDER BY id";
+        let mut statement = connection.prepare(all)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             end.push(&single(row)?)?;
