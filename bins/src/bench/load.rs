@@ -53,11 +53,32 @@ pub(super) async fn everybody<T: 'static>(mut running: JoinSet<Result<T, Broken>
     Ok(all)
 }
 
+/// How many clients there are, and how many callers share each.
+pub(super) fn tasks_each(clients: usize, handles: Option<usize>) -> Result<(usize, usize), String> {
+    let handles = handles.unwrap_or(clients);
+    if handles == 0 || !clients.is_multiple_of(handles) {
+        return Err(format!("{clients} callers cannot share {handles} clients evenly"));
+    }
+    Ok((handles, clients / handles))
+}
+
 /// A number on a command line that must be at least 1.
 pub(super) fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("it must be at least 1".to_owned()),
         Ok(number) => Ok(number),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_share_clients_evenly_or_not_at_all() {
+        assert_eq!(tasks_each(64, None).expect("a client each"), (64, 1));
+        assert_eq!(tasks_each(256, Some(4)).expect("it divides"), (4, 64));
+        assert!(tasks_each(16, Some(5)).is_err() && tasks_each(4, Some(16)).is_err());
     }
 }

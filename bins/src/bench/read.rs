@@ -1,7 +1,7 @@
 //! Reading: pages of a long conversation at random places, and the first page of a listing.
 
 use super::fill::{Crowd, LONG_CONVERSATION, Size};
-use super::load::{closed_loop, positive};
+use super::load::{closed_loop, positive, tasks_each};
 use super::people::clients;
 use super::report::{Line, Report};
 use super::stage::Stage;
@@ -12,6 +12,7 @@ use chat_proto::v1::chat_service_client::ChatServiceClient;
 use clap::Args;
 use futures_util::future::BoxFuture;
 use rand::RngExt as _;
+use std::iter::repeat_n;
 use std::time::Duration;
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -29,6 +30,9 @@ pub(super) struct Flags {
     /// So many read at the same time
     #[arg(long, value_delimiter = ',', default_value = "1,64", value_parser = positive, value_name = "N,…")]
     clients: Vec<usize>,
+    /// They share so many clients, with a connection each. Must divide every number of readers. Default: a client each
+    #[arg(long, value_parser = positive, value_name = "H")]
+    handles: Option<usize>,
     /// For so many seconds each
     #[arg(long, default_value_t = 5, value_parser = positive, value_name = "S")]
     secs: usize,
@@ -45,7 +49,7 @@ impl Flags {
         if self.size.accounts < 2 || self.size.messages < least() {
             return Err(format!("a conversation needs 2 --accounts, and a page of it {} --messages", least()));
         }
-        Ok(())
+        self.clients.iter().try_for_each(|clients| tasks_each(*clients, self.handles).map(drop))
     }
 }
 
@@ -60,29 +64,41 @@ pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -
     let (with, token) = (crowd.name(1), crowd.token(0));
     let places = (least() as u64, flags.size.messages as u64);
     for readers in &flags.clients {
-        let clients = clients(&stage.servers(), *readers).await?;
-        let sessions = clients.iter().map(|client| client.restore(&token)).collect::<Result<Vec<_>, _>>()?;
+        let (handles, tasks) = tasks_each(*readers, flags.handles).map_err(Broken)?;
+        let clients = clients(&stage.servers(), handles).await?;
+        let each = clients.iter().flat_map(|client| repeat_n(client, tasks));
+        let sessions = each.map(|client| client.restore(&token)).collect::<Result<Vec<_>, _>>()?;
         let once = async || {
             let callers = sessions.iter().map(|session| history(session.clone(), with.clone(), places));
-            measure(stage, "read-history", callers.collect(), time).await
+            measure(stage, "read-history", handles, callers.collect(), time).await
         };
         report.measure(once).await?;
-        let backups = Backups::connect(stage, *readers, &crowd).await?;
-        let once = async || measure(stage, "read-history-anywhere", backups.callers(&with, places), time).await;
+        let backups = Backups::connect(stage, handles, &crowd).await?;
+        let once = async || {
+            measure(stage, "read-history-anywhere", handles, backups.callers(tasks, &with, places), time).await
+        };
         report.measure(once).await?;
-        let once =
-            async || measure(stage, "read-accounts", sessions.iter().cloned().map(listing).collect(), time).await;
+        let once = async || {
+            let callers = sessions.iter().cloned().map(listing);
+            measure(stage, "read-accounts", handles, callers.collect(), time).await
+        };
         report.measure(once).await?;
     }
     Ok(())
 }
 
-async fn measure(stage: &Stage, name: &'static str, callers: Vec<Reader>, time: Duration) -> Result<Line, Broken> {
+async fn measure(
+    stage: &Stage,
+    name: &'static str,
+    handles: usize,
+    callers: Vec<Reader>,
+    time: Duration,
+) -> Result<Line, Broken> {
     let readers = callers.len();
     let before = stage.own().map(|cluster| cluster.cpu_seconds());
     let loaded = closed_loop(callers, time).await?;
     let cpu = stage.own().zip(before).map(|(cluster, before)| cluster.cpu_seconds() - before);
-    let mut line = Line::new(name, readers).timed(&loaded.times);
+    let mut line = Line::new(name, readers).timed(&loaded.times).with("handles", handles as f64);
     line.per_second = Some(loaded.per_second());
     line.cpu_per_1000 = cpu.map(|cpu| cpu / loaded.times.count().max(1) as f64 * 1000.0);
     Ok(line)
@@ -112,11 +128,11 @@ struct Backups {
 }
 
 impl Backups {
-    /// A connection for each reader, to all replicas in turn.
-    async fn connect(stage: &Stage, readers: usize, crowd: &Crowd) -> Result<Backups, Broken> {
+    /// So many connections, to all replicas in turn.
+    async fn connect(stage: &Stage, n: usize, crowd: &Crowd) -> Result<Backups, Broken> {
         let servers = stage.servers();
         let mut connections = Vec::new();
-        for server in servers.iter().cycle().take(readers) {
+        for server in servers.iter().cycle().take(n) {
             let lost = |error: tonic::transport::Error| Broken(format!("no connection to {server}: {error}"));
             let channel = Endpoint::from_shared(format!("http://{server}")).map_err(lost)?.connect().await;
             let client = ChatServiceClient::new(channel.map_err(lost)?).max_decoding_message_size(MOST_DECODED);
@@ -127,9 +143,10 @@ impl Backups {
         Ok(Backups { connections, bearer })
     }
 
-    fn callers(&self, with: &str, places: (u64, u64)) -> Vec<Reader> {
+    /// So many on each connection.
+    fn callers(&self, tasks: usize, with: &str, places: (u64, u64)) -> Vec<Reader> {
         let caller = |connection: &ChatServiceClient<Channel>| anywhere(connection.clone(), &self.bearer, with, places);
-        self.connections.iter().map(caller).collect()
+        self.connections.iter().flat_map(|connection| repeat_n(connection, tasks)).map(caller).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Acknowledged sends per second, how long they take, and what they cost.
 
-use super::load::{Loaded, closed_loop, positive};
+use super::load::{Loaded, closed_loop, positive, tasks_each};
 use super::people::{Person, people};
 use super::report::{Line, Report};
 use super::stage::Stage;
@@ -49,15 +49,6 @@ pub(super) async fn run(stage: &mut Stage, report: &mut Report, flags: &Flags) -
         report.measure(async || once(stage, "send", people, tasks, flags.secs).await).await?;
     }
     Ok(())
-}
-
-/// How many clients there are, and how many callers share each.
-fn tasks_each(clients: usize, handles: Option<usize>) -> Result<(usize, usize), String> {
-    let handles = handles.unwrap_or(clients);
-    if handles == 0 || !clients.is_multiple_of(handles) {
-        return Err(format!("{clients} callers cannot share {handles} clients evenly"));
-    }
-    Ok((handles, clients / handles))
 }
 
 /// The load of `tasks` callers on the session of each of these people, and what it costs.
@@ -115,17 +106,5 @@ impl Used {
     pub fn since(self, before: Used) -> Used {
         let (cpu_seconds, written) = (self.cpu_seconds - before.cpu_seconds, self.written - before.written);
         Used { cpu_seconds, written, ..self }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn callers_share_clients_evenly_or_not_at_all() {
-        assert_eq!(tasks_each(64, None).expect("a client each"), (64, 1));
-        assert_eq!(tasks_each(256, Some(4)).expect("it divides"), (4, 64));
-        assert!(tasks_each(16, Some(5)).is_err() && tasks_each(4, Some(16)).is_err());
     }
 }
