@@ -41,6 +41,7 @@
 #define FRAME (FRAME_HEADER + PAGE)
 #define NOWHERE INT64_MAX
 #define NEAR 8 /* a page so close to the one that was read before is the next of many, and so many are fetched */
+#define PORTION 128 /* so many pages are written at most before they are synced */
 #define TORN_READS 5 /* how often a read without a lock may meet a write that is under way */
 
 typedef struct CheckedFile {
@@ -52,6 +53,7 @@ typedef struct CheckedFile {
   sqlite3_int64 fetched_from;
   int fetched_bytes;
   sqlite3_int64 read_before;    /* where the page is that was read last */
+  int unsynced;                 /* so many pages were written since the last sync */
   sqlite3_int64 header_at;      /* log: where the last frame header was written */
   sqlite3_int64 rewritten_from; /* log: frames from here on were overwritten, and SQLite has yet to renew their checksums */
 } CheckedFile;
@@ -261,6 +263,13 @@ static int read_database(CheckedFile *file, unsigned char *out, int amount, sqli
   return SQLITE_OK;
 }
 
+static int checked_sync(sqlite3_file *file, int flags) {
+  ((CheckedFile *)file)->unsynced = 0;
+  return INNER(file)->pMethods->xSync(INNER(file), flags);
+}
+
+/* A checkpoint writes thousands of pages that lie far apart. Synced at once at its end, they would all be in the disk's queue at the same time, and
+** whoever syncs another file meanwhile would wait for them. */
 static int write_database(CheckedFile *file, const unsigned char *bytes, int amount, sqlite3_int64 offset) {
   unsigned char page[PAGE];
   sqlite3_file *inner = INNER(file);
@@ -270,7 +279,9 @@ static int write_database(CheckedFile *file, const unsigned char *bytes, int amo
   memcpy(page, bytes, PAGE - RESERVED);
   uint64_t sum = page_checksum(page, (uint64_t)(offset / PAGE + 1));
   for (int i = 0; i < RESERVED; i++) page[PAGE - RESERVED + i] = (unsigned char)(sum >> 8 * i);
-  return inner->pMethods->xWrite(inner, page, PAGE, offset);
+  int rc = inner->pMethods->xWrite(inner, page, PAGE, offset);
+  if (rc != SQLITE_OK || ++file->unsynced < PORTION) return rc;
+  return checked_sync((sqlite3_file *)file, SQLITE_SYNC_NORMAL | SQLITE_SYNC_DATAONLY);
 }
 
 /* ---- the write-ahead log ---- */
@@ -336,7 +347,6 @@ static int checked_truncate(sqlite3_file *file, sqlite3_int64 size) {
   forget_fetched(file);
   return INNER(file)->pMethods->xTruncate(INNER(file), size);
 }
-static int checked_sync(sqlite3_file *file, int flags) { return INNER(file)->pMethods->xSync(INNER(file), flags); }
 static int checked_size(sqlite3_file *file, sqlite3_int64 *size) { return INNER(file)->pMethods->xFileSize(INNER(file), size); }
 static int checked_lock(sqlite3_file *file, int lock) {
   forget_fetched(file);
