@@ -147,7 +147,7 @@ impl Driver {
     }
 
     fn progress(&self) -> Progress {
-        match self.node.replica().is_in_view() {
+        match self.node.replica().is_live() {
             false => Progress::Learns,
             true if self.node.has_applied_all() => Progress::IsUpToDate,
             true => Progress::IsBehind,

@@ -259,7 +259,7 @@ impl<D: Disk> Node<D> {
     fn role(&self) -> Role {
         match self.replica.serving() {
             Some(_) => Role::Primary,
-            None if self.replica.is_in_view() => Role::Backup,
+            None if self.replica.is_live() => Role::Backup,
             None => Role::Learner,
         }
     }

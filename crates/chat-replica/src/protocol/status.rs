@@ -114,14 +114,11 @@ impl Replica {
         self.peers.get(&member.id).is_some_and(|peer| peer.in_session(member))
     }
 
-    /// Whether every view in force names this very process run: only then is the proof of others' crashes of use to it (rules 4, 9).
+    /// Whether every view in force names this very process run: only then is the proof of others' crashes of use to it (rules 4, 9). A new disk has no view,
+    /// and none names it.
     pub fn is_live(&self) -> bool {
-        self.log.views_in_force().iter().all(|at| at.view.names(&self.me))
-    }
-
-    /// Whether it is in the view: there is one, and it is live. A new disk has none, and learns.
-    pub fn is_in_view(&self) -> bool {
-        self.log.newest_view().is_some() && self.is_live()
+        let views = self.log.views_in_force();
+        !views.is_empty() && views.iter().all(|at| at.view.names(&self.me))
     }
 
     /// How many members the newest committed view has: on so many disks, at least, is what has committed.
@@ -157,21 +154,14 @@ mod tests {
         let view = View { epoch, primary: epoch.replica, members: members.iter().copied().map(member).collect() };
         let founding = Entry::chained(ChainHash::default(), 1, epoch, Body::Founding { cluster, view });
         let log = if members.is_empty() { RecoveredLog::default() } else { RecoveredLog::of(&[founding], 1) };
-        let found = Recovered {
-            cluster: Some(cluster),
-            promised: epoch,
-            log,
-            deaths: Vec::new(),
-            known: Vec::new(),
-            impaired_until: None,
-        };
+        let found = Recovered { cluster: Some(cluster), promised: epoch, log, ..Recovered::default() };
         Replica::new(Config::new(member(2), vec![ReplicaId(1), ReplicaId(3)], cluster, 1), found, Time(0))
     }
 
     #[test]
-    fn who_has_no_view_is_in_none() {
-        assert!(replica(&[1, 2]).is_in_view());
-        assert!(!replica(&[1, 3]).is_in_view());
-        assert!(!replica(&[]).is_in_view(), "a new disk");
+    fn who_has_no_view_is_live_in_none() {
+        assert!(replica(&[1, 2]).is_live());
+        assert!(!replica(&[1, 3]).is_live());
+        assert!(!replica(&[]).is_live(), "a new disk");
     }
 }

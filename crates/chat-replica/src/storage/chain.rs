@@ -166,7 +166,7 @@ pub(super) fn read(connection: &Connection, from: u64, to: u64, max_bytes: usize
     while let Some(row) = rows.next()? {
         let place = log_table::index_and_hash(row)?;
         // An entry is put together only if it is wanted: it has as many bytes as are stored of it, and mostly more.
-        if place.0 > to || (!entries.is_empty() && bytes + log_table::stored_bytes(row)? > max_bytes) {
+        if place.0 > to || (!entries.is_empty() && bytes + log_table::stored(row)?.len() > max_bytes) {
             break;
         }
         if place.0 >= from {

@@ -132,15 +132,15 @@ pub(crate) fn insert_replica(connection: &Connection, id: ReplicaId, disk: DiskI
 /// The entry in a row, whole.
 pub(super) fn entry(row: &Row<'_>, batches: &mut Batches<'_>) -> Result<Entry> {
     let epoch = Epoch { round: unsigned(row, 1)?, replica: ReplicaId(row.get(2)?) };
-    let (kind, stored) = (row.get(3)?, row.get_ref(4)?.as_blob().map_err(|_| undecodable(4))?);
+    let (kind, stored) = (row.get(3)?, stored(row)?);
     let bytes = if kind == 0 { batches.whole(stored)? } else { Bytes::copy_from_slice(stored) };
     let body = Body::decode(kind, bytes).ok_or_else(|| undecodable(4))?;
     Ok(Entry { index: unsigned(row, 0)?, epoch, body, hash: ChainHash(blob(row, 5)?) })
 }
 
-/// So many of the entry are in the log's own row.
-pub(super) fn stored_bytes(row: &Row<'_>) -> Result<usize> {
-    Ok(row.get_ref(4)?.as_blob().map_err(|_| undecodable(4))?.len())
+/// What of the entry's body is in the log's own row.
+pub(super) fn stored<'r>(row: &'r Row<'_>) -> Result<&'r [u8]> {
+    row.get_ref(4)?.as_blob().map_err(|_| undecodable(4))
 }
 
 /// What follows an entry has to know of it.
